@@ -1,0 +1,62 @@
+"""Runs code that a model wrote, at once and behind the kernel's own walls, on a plain Linux machine.
+
+    >>> import fumehood
+    >>> fumehood.run("print(6 * 7)").stdout
+    '42\\n'
+
+`run` and `arun` use one engine a process; `Engine` gives you your own. Errors are in `fumehood.errors`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .default_engine import arun, run
+    from .engine import Engine
+    from .errors import FumehoodError
+    from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
+    from .protocol.limits import Limits
+    from .runtimes import languages
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Engine",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "FumehoodError",
+    "Limits",
+    "OutputFile",
+    "SkippedFile",
+    "arun",
+    "languages",
+    "run",
+]
+
+# Loaded when first asked for: a door pays for what it uses.
+_HOMES = {
+    "Engine": "engine",
+    "ExecutionRequest": "protocol.execution",
+    "ExecutionResult": "protocol.execution",
+    "FumehoodError": "errors",
+    "Limits": "protocol.limits",
+    "OutputFile": "protocol.execution",
+    "SkippedFile": "protocol.execution",
+    "arun": "default_engine",
+    "languages": "runtimes",
+    "run": "default_engine",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fumehood' has no attribute {name!r}; it has {', '.join(__all__)}")
+    import importlib  # noqa: PLC0415 - as everything here: when asked for
+
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

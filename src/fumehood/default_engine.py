@@ -1,0 +1,78 @@
+"""The engine behind `fumehood.run` and `fumehood.arun`: one a process, made at the first call, closed at exit."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING
+
+from .engine import Engine
+from .protocol.execution import ExecutionRequest
+from .protocol.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .protocol.execution import ExecutionResult
+    from .protocol.executor import OutputListener
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+
+
+def run(
+    code: str,
+    language: str = "python",
+    *,
+    name: str | None = None,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    stdin: str | bytes = b"",
+    limits: Limits | None = None,
+    on_output: OutputListener | None = None,
+) -> ExecutionResult:
+    """Run a program in a fresh sandbox and return its result.
+
+    The parameters are the fields of `ExecutionRequest`; `on_output(stream, piece)` hears output as it arrives.
+    A program that fails is a result (`.reason`, `.exit_code`); errors of `fumehood.errors` are raised for what the
+    caller (`InvalidRequest`), the host (`RuntimeUnavailable`, `SandboxUnavailable`) or Fumehood did wrong.
+    """
+    request = ExecutionRequest(
+        code=code, language=language, name=name, args=args, env=env or {}, files=files or {}, stdin=stdin,
+        limits=limits or Limits(),
+    )  # fmt: skip
+    return default_engine().execute(request, on_output=on_output)
+
+
+async def arun(
+    code: str,
+    language: str = "python",
+    *,
+    name: str | None = None,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    stdin: str | bytes = b"",
+    limits: Limits | None = None,
+    on_output: OutputListener | None = None,
+) -> ExecutionResult:
+    """Do what `run` does without blocking the event loop (asyncio). Cancelling the task kills the sandbox.
+
+    `on_output` is called from a worker thread.
+    """
+    request = ExecutionRequest(
+        code=code, language=language, name=name, args=args, env=env or {}, files=files or {}, stdin=stdin,
+        limits=limits or Limits(),
+    )  # fmt: skip
+    return await default_engine().execute_async(request, on_output=on_output)
+
+
+def default_engine() -> Engine:
+    """Return the process's engine."""
+    global _engine  # noqa: PLW0603 - one a process is the point
+    with _lock:
+        if _engine is None:
+            _engine = Engine()
+            atexit.register(_engine.close)
+        return _engine

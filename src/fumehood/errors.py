@@ -1,0 +1,91 @@
+"""Every error that Fumehood raises on purpose, in one tree.
+
+What a guest's program does wrong is a result (`ExecutionResult.reason`), never one of these. Each class says
+whose fault it is, and carries the exit code with which the command line ends when it is not caught.
+Exit codes of programs pass through the command unchanged; ours start where programs seldom go:
+2 usage, 64 to 79 as in sysexits.h, 122 to 127 about running.
+"""
+
+
+class FumehoodError(Exception):
+    """Root of the tree. Its text names the wrong value and the next step; it is fit to be shown as it is."""
+
+    exit_code = 70
+
+
+class InvalidRequest(FumehoodError, ValueError):
+    """The caller's fault: a value outside what the request allows."""
+
+    exit_code = 64
+
+
+class UnknownLanguage(InvalidRequest):
+    """The caller's fault: no runtime has this name."""
+
+    exit_code = 65
+
+
+class InvalidFilePath(InvalidRequest):
+    """The caller's fault: a name for a file that must not or cannot stand in the working directory."""
+
+    exit_code = 66
+
+
+class RuntimeUnavailable(FumehoodError):
+    """The host's state: the interpreter of a known language, or its packages, are not installed."""
+
+    exit_code = 126
+
+
+class SandboxUnavailable(FumehoodError):
+    """The host's state: a wall cannot be put up, and nobody lowered the tier by its name."""
+
+    exit_code = 125
+
+
+class SandboxFailed(FumehoodError):
+    """Our fault or the host's: a sandbox could not be set up although the host's walls were seen to hold."""
+
+    exit_code = 125
+
+
+class ConfigurationError(FumehoodError):
+    """The user's fault: a configuration file or an environment variable that cannot be used."""
+
+    exit_code = 78
+
+
+class ModelError(FumehoodError):
+    """Root of what goes wrong with a chat model."""
+
+    exit_code = 69
+
+
+class NoModel(ModelError):
+    """The user's choice is missing: no model was named and none was found."""
+
+    exit_code = 72
+
+
+class ModelUnreachable(ModelError):
+    """The server's or the network's state: no connection, or no answer in time."""
+
+    exit_code = 69
+
+
+class ModelRefused(ModelError):
+    """The server answered with an HTTP error; the message carries its status and its own words."""
+
+    exit_code = 77
+
+
+class ModelMisbehaved(ModelError):
+    """The model's fault: an answer that breaks the contract it was asked to keep."""
+
+    exit_code = 76
+
+
+class TurnLimitReached(ModelError):
+    """The model asked for tools until the limit on turns was used up."""
+
+    exit_code = 75

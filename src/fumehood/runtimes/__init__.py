@@ -1,0 +1,46 @@
+"""What Fumehood knows of each language: how to start its interpreter behind the walls. One small module each.
+
+To add a language see CONTRIBUTING.md. The dict below is all the registration there is.
+"""
+
+from __future__ import annotations
+
+from ..errors import UnknownLanguage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+#: Language to the module that provides it. Loaded when used: five of six are not needed in an execution.
+_MODULES = {
+    "python": "python",
+    "bash": "bash",
+    "javascript": "javascript",
+    "typescript": "typescript",
+    "ruby": "ruby",
+    "php": "php",
+}
+
+
+def languages() -> tuple[str, ...]:
+    """Return the names of all languages, whether or not their interpreters are installed here."""
+    return tuple(_MODULES)
+
+
+def get(language: str) -> Runtime:
+    """Return the runtime of a language, named in any case. Raises `UnknownLanguage`."""
+    module = _MODULES.get(language.lower())
+    if module is None:
+        raise UnknownLanguage(f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}")
+    runtime: Runtime = getattr(__import__(f"{__name__}.{module}", fromlist=["RUNTIME"]), "RUNTIME")
+    return runtime
+
+
+def language_of(file_name: str) -> str | None:
+    """Return the language that a file's suffix stands for, None where there is none."""
+    suffixes = {
+        ".py": "python", ".sh": "bash", ".bash": "bash", ".js": "javascript", ".mjs": "javascript",
+        ".cjs": "javascript", ".ts": "typescript", ".mts": "typescript", ".rb": "ruby", ".php": "php",
+    }  # fmt: skip
+    dot = file_name.rfind(".")
+    return suffixes.get(file_name[dot:].lower()) if dot > 0 else None

@@ -1,0 +1,26 @@
+"""Bash, with the base system's commands."""
+
+from __future__ import annotations
+
+from . import interpreter
+from .runtime import Start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .runtime import Notice
+
+
+class Bash:
+    """Runs a script with the host's bash."""
+
+    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+        """See `Runtime.start`."""
+        path = interpreter.find("bash", package="install Debian's package `bash`")
+        return Start(
+            argv=(path, "--noprofile", "--norc"),
+            program=name or "main.sh",
+            mounts=interpreter.mounts_for(path),
+        )
+
+
+RUNTIME = Bash()

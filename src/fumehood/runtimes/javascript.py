@@ -1,0 +1,35 @@
+"""JavaScript on Node.js: CommonJS or modules, whichever the program is written in, top-level await included."""
+
+from __future__ import annotations
+
+import re
+
+from . import interpreter, node
+from .runtime import Start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .runtime import Notice
+
+# From here on Node tells modules from scripts by itself, by trying.
+_DETECTS = (20, 10)
+# For older ones: what only a module may have at the start of a line.
+_MODULE_ONLY = re.compile(r"^(?:import[\s{*'\"]|export\s|await\s|(?:const|let|var)\s[^=]*=\s*await\s)", re.MULTILINE)
+
+
+class JavaScript:
+    """Runs a program with the host's node."""
+
+    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+        """See `Runtime.start`."""
+        path, version = node.find()
+        detects = version >= _DETECTS
+        is_module = not detects and _MODULE_ONLY.search(code) is not None
+        return Start(
+            argv=(path, *node.OPTIONS, *(["--experimental-detect-module"] if detects else [])),
+            program=name or ("main.mjs" if is_module else "main.js"),
+            mounts=interpreter.mounts_for(path) + node.debian_modules(),
+        )
+
+
+RUNTIME = JavaScript()

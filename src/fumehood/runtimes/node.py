@@ -1,0 +1,34 @@
+"""What JavaScript and TypeScript share: finding Node.js and its version."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+
+from ..errors import RuntimeUnavailable
+from ..sandbox.spec import Mount
+from . import interpreter
+
+#: Its warnings about experimental features are about our choice of flags, not about the program.
+OPTIONS = ("--no-warnings",)
+
+
+@functools.cache
+def find() -> tuple[str, tuple[int, int]]:
+    """Return Node's path and (major, minor) version. Raises `RuntimeUnavailable`."""
+    path = interpreter.find("node", package="install Debian's package `nodejs`")
+    try:
+        answer = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=True, env={}
+        ).stdout
+        major, minor = answer.strip().lstrip("v").split(".")[:2]
+        return path, (int(major), int(minor))
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise RuntimeUnavailable(f"`{path} --version` did not answer as Node.js does: {error}") from error
+
+
+def debian_modules() -> tuple[Mount, ...]:
+    """Return the mount of what Debian took out of the node binary and keeps beside it."""
+    folder = "/usr/share/nodejs"
+    return (Mount(host=folder, inside=folder),) if os.path.isdir(folder) else ()

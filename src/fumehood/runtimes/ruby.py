@@ -1,0 +1,31 @@
+"""Ruby with its standard library."""
+
+from __future__ import annotations
+
+import os
+
+from ..sandbox.spec import Mount
+from . import interpreter
+from .runtime import Start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .runtime import Notice
+
+# Where Debian keeps the specifications of the gems that come with Ruby.
+_DEBIAN_GEMS = "/usr/share/rubygems-integration"
+
+
+class Ruby:
+    """Runs a script with the host's ruby."""
+
+    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+        """See `Runtime.start`."""
+        path = interpreter.find("ruby", package="install Debian's package `ruby`")
+        mounts = interpreter.mounts_for(path, "lib")
+        if os.path.isdir(_DEBIAN_GEMS):
+            mounts += (Mount(host=_DEBIAN_GEMS, inside=_DEBIAN_GEMS),)
+        return Start(argv=(path,), program=name or "main.rb", mounts=mounts)
+
+
+RUNTIME = Ruby()

@@ -1,0 +1,34 @@
+"""The port behind which every language stands, and what it hands to the engine."""
+
+from __future__ import annotations
+
+from ..protocol.record import Record
+from ..sandbox.spec import Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    #: Told in one sentence about what takes over a second (packages being installed).
+    Notice = Callable[[str], None]
+
+    class Runtime(Protocol):
+        """One language."""
+
+        def start(self, code: str, name: str | None, notice: Notice) -> Start:
+            """Say how to run a program with this source text.
+
+            `name` is the file name that the caller wants, None for the language's own. Raises `RuntimeUnavailable`
+            naming the package to install where the interpreter is missing.
+            """
+            ...
+
+
+class Start(Record):
+    """How to start one program: `argv` without the program's arguments, and the file that holds its text in `/work`."""
+
+    argv: tuple[str, ...]
+    program: str
+    mounts: tuple[Mount, ...] = ()
+    environment: dict[str, str] = {}  # noqa: RUF012 - never written: the record is frozen

@@ -1,0 +1,48 @@
+"""TypeScript: by Node's own type stripping where Node is new enough, else by Deno. Types are dropped, not checked."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import RuntimeUnavailable
+from . import interpreter, node
+from .runtime import Start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .runtime import Notice
+
+_STRIPS_TYPES = (22, 6)
+_HELP = "install Node.js 22.6 or newer, or Deno (`pip install 'fumehood[deno]'`)"
+
+
+class TypeScript:
+    """Runs a program with the host's node or deno."""
+
+    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+        """See `Runtime.start`."""
+        program = name or "main.ts"
+        try:
+            path, version = node.find()
+        except RuntimeUnavailable:
+            version = (0, 0)
+        if version >= _STRIPS_TYPES:
+            return Start(
+                argv=(path, *node.OPTIONS, "--experimental-strip-types"),
+                program=program,
+                mounts=interpreter.mounts_for(path) + node.debian_modules(),
+            )
+        # A pip-installed Deno lies beside our own interpreter, which need not be on PATH.
+        search = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)])
+        path = interpreter.find("deno", package=_HELP, search=search)
+        return Start(
+            # The kernel's walls decide; Deno's own permissions would only ask.
+            argv=(path, "run", "--quiet", "--allow-all", "--no-check", "--no-config", "--no-lock", "--no-remote"),
+            program=program,
+            mounts=interpreter.mounts_for(path),
+            environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's
+        )
+
+
+RUNTIME = TypeScript()

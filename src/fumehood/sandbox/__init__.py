@@ -1,0 +1,1 @@
+"""Confines one process tree behind the kernel's walls. Knows no language: it runs what a `Spec` says."""

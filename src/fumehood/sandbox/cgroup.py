@@ -1,0 +1,172 @@
+"""A memory and process-count cgroup for one sandbox, v2 where delegated, v1 where root can make one.
+
+Promised: where `Cgroup.open` returns one, the kernel bounds the whole tree and counts its out-of-memory kills.
+Where it returns None the supervisor samples instead, and the tier says so. The v2 half runs on hosts that delegate
+controllers; the project's own machines have v1, so v2 is tested on a recorded tree of files.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..protocol.limits import Limits
+
+_ROOT = "/sys/fs/cgroup"
+_PREFIX = "fumehood-"
+
+
+class Cgroup:
+    """Folders of one sandbox's groups: one in all with v2, one per controller with v1."""
+
+    def __init__(self, folders: dict[str, str], version: int) -> None:
+        self._folders = folders
+        self._version = version
+
+    @classmethod
+    def open(
+        cls, limits: Limits, *, root: str = _ROOT, membership: str = "/proc/self/cgroup"
+    ) -> Cgroup | None:
+        """Make the groups with their limits; None where this process may not."""
+        try:
+            with open(membership, encoding="utf-8") as file:
+                lines = [line.rstrip("\n").split(":", 2) for line in file]
+        except OSError:
+            return None
+        # Ours alone, and known to be dead when its maker is: see `sweep`.
+        name = f"{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+        return cls._open_v2(lines, root, name, limits) or cls._open_v1(lines, root, name, limits)
+
+    @classmethod
+    def _open_v2(cls, lines: list[list[str]], root: str, name: str, limits: Limits) -> Cgroup | None:
+        own = next((path for number, _names, path in lines if number == "0"), None)
+        if own is None:
+            return None
+        # The nearest group above us that hands both controllers to its children; ours has processes, so not itself.
+        parent = own.strip("/")
+        while not {"memory", "pids"} <= set(_read(f"{root}/{parent}/cgroup.subtree_control").split()):
+            if not parent:
+                return None
+            parent = os.path.dirname(parent)
+        group = cls({"unified": f"{root}/{parent}/{name}"}, 2)
+        settings = {"memory.max": str(limits.memory_bytes), "memory.oom.group": "1", "memory.swap.max": "0",
+                    "pids.max": str(limits.pids + 1)}  # fmt: skip
+        return group if group._make("unified", settings, optional=("memory.swap.max",)) else None
+
+    @classmethod
+    def _open_v1(cls, lines: list[list[str]], root: str, name: str, limits: Limits) -> Cgroup | None:
+        own = {controller: path for _n, names, path in lines for controller in names.split(",") if controller}
+        if not {"memory", "pids"} <= own.keys():
+            return None
+        folders = {which: f"{root}/{which}{own[which].rstrip('/')}/{name}" for which in ("memory", "pids")}
+        group = cls(folders, 1)
+        memory = str(limits.memory_bytes)
+        # In this order: memory with swap may never be below memory alone.
+        settings = {"memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory}
+        if not group._make("memory", settings, optional=("memory.memsw.limit_in_bytes",)):
+            return None
+        # Process 1 is ours and counts too.
+        if not group._make("pids", {"pids.max": str(limits.pids + 1)}):
+            group.close()
+            return None
+        return group
+
+    def _make(self, which: str, settings: dict[str, str], optional: tuple[str, ...] = ()) -> bool:
+        folder = self._folders[which]
+        try:
+            os.mkdir(folder)
+        except OSError:
+            return False
+        for name, value in settings.items():
+            try:
+                _write(f"{folder}/{name}", value)
+            except OSError:
+                if name not in optional:
+                    self.close()
+                    return False
+        return True
+
+    @staticmethod
+    def must_be_moved_into(membership: str = "/proc/self/cgroup") -> bool:
+        """Whether groups here are of v1, which a process can only enter late, by a move that waits for all processors."""
+        try:
+            with open(membership, encoding="utf-8") as file:
+                return any(line.split(":", 2)[1] == "memory" for line in file)
+        except OSError:
+            return False
+
+    @property
+    def entrances(self) -> tuple[str, ...]:
+        """The folder to be born in (v2), or the files to write a pid into (v1)."""
+        if self._version == 2:
+            return tuple(self._folders.values())
+        return tuple(f"{folder}/cgroup.procs" for folder in self._folders.values())
+
+    @property
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel killed for want of memory."""
+        if self._version == 2:
+            return _count(f"{self._folders['unified']}/memory.events", "oom_kill")
+        return _count(f"{self._folders['memory']}/memory.oom_control", "oom_kill")
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most memory it ever held; None where the kernel is too old to tell."""
+        folder = self._folders["unified" if self._version == 2 else "memory"]
+        text = _read(f"{folder}/{'memory.peak' if self._version == 2 else 'memory.max_usage_in_bytes'}").strip()
+        return int(text) if text.isdigit() else None
+
+    def close(self) -> None:
+        """Remove the groups; they must be empty by then, so their processes must have ended."""
+        for folder in self._folders.values():
+            try:
+                os.rmdir(folder)
+            except OSError:
+                # Not made, or still busy: `sweep` takes what a dead maker left.
+                pass
+
+
+def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> int:
+    """Remove groups whose maker is dead; return how many. One may be left where the maker was killed with SIGKILL."""
+    removed = 0
+    try:
+        with open(membership, encoding="utf-8") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return 0
+    for _number, names, path in lines:
+        parent = f"{root}/{names}{path}" if names in ("memory", "pids") else f"{root}{path}" if not names else ""
+        for entry in os.listdir(parent) if parent and os.path.isdir(parent) else ():
+            maker = entry.removeprefix(_PREFIX).split("-")[0] if entry.startswith(_PREFIX) else ""
+            if maker.isdigit() and not os.path.exists(f"/proc/{maker}"):
+                try:
+                    os.rmdir(f"{parent}/{entry}")
+                    removed += 1
+                except OSError:
+                    continue  # its processes are still being killed: the next sweep finds it
+    return removed
+
+
+def _count(path: str, name: str) -> int:
+    for line in _read(path).splitlines():
+        key, _space, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

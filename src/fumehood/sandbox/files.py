@@ -1,0 +1,130 @@
+"""Takes what a program left in `/work` out to the host.
+
+Everything here is hostile: names, links, sizes, kinds. Promised: no link is followed, nothing outside the folder
+is opened, nothing but regular files with one name is read, no read blocks, and no more is read than the limits allow.
+What is not taken is listed with the reason. Bytes are counted while reading; sizes that the file claims are not trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ..protocol.record import Record
+from . import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_DEPTH = 32
+# Entries looked at, taken or not: a folder full of empty files must not keep the host busy.
+_ENTRIES = 20_000
+
+
+class Collected(Record):
+    """What was taken, by relative path, and what was not: path to the reason."""
+
+    files: dict[str, bytes]
+    skipped: dict[str, str]
+
+
+def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: int) -> Collected:
+    """Read the regular files below the open folder `work` that are new or differ from `given`.
+
+    Paths are decoded as the file system's (`os.fsdecode`), so odd bytes survive as surrogates.
+    """
+    files: dict[str, bytes] = {}
+    skipped: dict[str, str] = {}
+    room = total_bytes
+    for looked_at, (path, problem) in enumerate(_walk(work, b"", 0)):
+        name = os.fsdecode(path)
+        if looked_at >= _ENTRIES:
+            skipped[name] = f"and all after it: more than {_ENTRIES} entries"
+            break
+        if problem:
+            skipped[name] = problem
+            continue
+        data = _read(work, path, room)
+        if isinstance(data, str):
+            skipped[name] = data
+        elif data != given.get(name):
+            if len(files) >= count:
+                skipped[name] = f"more than {count} files"
+                continue
+            files[name] = data
+            room -= len(data)
+    return Collected(files=files, skipped=skipped)
+
+
+def _walk(work: int, folder: bytes, depth: int) -> Iterator[tuple[bytes, str]]:
+    """Yield (path, why it cannot be taken or nothing), folders' contents after their siblings, in order of names."""
+    try:
+        descriptor = kernel.open_beneath(work, folder or b".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        yield folder, _reason(error)
+        return
+    try:
+        # With a descriptor scandir gives names alone; none is resolved by path.
+        with os.scandir(descriptor) as entries:
+            kinds = {os.fsencode(entry.name): _kind(entry) for entry in entries}
+    except OSError as error:
+        yield folder, _reason(error)
+        return
+    finally:
+        os.close(descriptor)
+    for name, kind in sorted(kinds.items()):
+        path = folder + b"/" + name if folder else name
+        if kind != "folder":
+            yield path, "" if kind == "file" else f"is a {kind}"
+        elif depth + 1 > _DEPTH:
+            yield path, f"is deeper than {_DEPTH} folders"
+        elif name != b"__pycache__":
+            yield from _walk(work, path, depth + 1)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "symbolic link"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "pipe, socket or device"
+
+
+def _read(work: int, path: bytes, room: int) -> bytes | str:
+    try:
+        descriptor = kernel.open_beneath(work, path, _OPEN)
+    except OSError as error:
+        return _reason(error)
+    try:
+        facts = os.fstat(descriptor)
+        # Looked at again, on the open file: the name may stand for something else than a moment ago.
+        if not stat.S_ISREG(facts.st_mode):
+            return "is not a regular file"
+        if facts.st_nlink != 1:
+            return f"has {facts.st_nlink} names (hard links)"
+        if facts.st_size > room:
+            return f"claims {facts.st_size} bytes, {room} are left to take"
+        pieces: list[bytes] = []
+        left = room
+        while piece := os.read(descriptor, min(left + 1, 1 << 20)):
+            left -= len(piece)
+            if left < 0:
+                return f"has more than the {room} bytes that are left to take"
+            pieces.append(piece)
+        return b"".join(pieces)
+    except OSError as error:
+        return _reason(error)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    known = {
+        errno.ELOOP: "is a symbolic link",
+        errno.EXDEV: "leads out of the working directory",
+        errno.EACCES: "is not readable: the program took the permission away",
+    }
+    return known.get(error.errno or 0, os.strerror(error.errno or 0))

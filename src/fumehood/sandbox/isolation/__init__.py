@@ -1,0 +1,1 @@
+"""Interchangeable ways to put the walls up."""

@@ -1,0 +1,128 @@
+"""A small process of one thread that forks sandboxes for a program that has many, or much memory.
+
+A fork copies the page tables of the whole process and is only safe with one thread, so a library must not fork
+its caller. The launcher is started once for an engine, holds nothing of its caller's memory or environment, and ends
+when the engine's end of its socket closes, which takes every sandbox with it (they ask the kernel for that).
+"""
+
+from __future__ import annotations
+
+import array
+import marshal
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+from ..errors import SandboxFailed
+from .isolation import namespaces
+from .spec import Spec
+
+#: What the launcher inherits of the environment: nothing. Its program is this module.
+_PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
+
+
+class Launcher:
+    """The caller's handle on its launcher; `spawn` may be called from any thread, also of a forked child's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def spawn(
+        self, spec: Spec, stdio: tuple[int, int, int], control: socket.socket, cgroups: tuple[str, ...],
+        user: int | None,
+    ) -> tuple[int, int]:  # fmt: skip
+        """Do what `namespaces.spawn` does, from the launcher's process. A dead launcher is replaced once."""
+        # In memory and not in the message: files may be large.
+        request = os.memfd_create("fumehood-spec", os.MFD_CLOEXEC)
+        try:
+            with open(request, "wb", closefd=False) as file:
+                marshal.dump((spec.as_plain(), cgroups, user), file)
+            with self._lock:
+                descriptors = [request, *stdio, control.fileno()]
+                try:
+                    return self._ask(descriptors)
+                except (BrokenPipeError, ConnectionResetError, EOFError):
+                    self._stop()
+                    return self._ask(descriptors)
+        finally:
+            os.close(request)
+
+    def close(self) -> None:
+        """End the launcher and with it all of its sandboxes."""
+        with self._lock:
+            self._stop()
+
+    def _ask(self, descriptors: list[int]) -> tuple[int, int]:
+        if self._socket is None:
+            self._start()
+        assert self._socket is not None
+        socket.send_fds(self._socket, [b"spawn"], descriptors)
+        answer, received, _flags, _address = socket.recv_fds(self._socket, 4096, 1)
+        if not answer:
+            raise EOFError("the launcher ended")
+        if not received:
+            raise SandboxFailed(answer.decode("utf-8", "replace"))
+        os.set_inheritable(received[0], False)
+        return int(answer), received[0]
+
+    def _start(self) -> None:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        program = _PROGRAM.format(path=path, descriptor=far.fileno())
+        with far:
+            # Without site packages and without the caller's environment: a quick start, and no secrets to leak.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", program],
+                pass_fds=[far.fileno()], env={}, cwd="/", stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        self._socket = near
+
+    def _stop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._process is not None:
+            self._process.wait()
+        self._socket = self._process = None
+
+
+def serve(descriptor: int) -> None:
+    """Run the launcher's loop over an inherited socket until its other end closes."""
+    import _signal  # noqa: PLC0415 - as in init: cheap
+
+    # Sandboxes that end leave no zombie; their exit statuses come by their own sockets.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    os.set_inheritable(descriptor, False)
+    engine = socket.socket(fileno=descriptor)
+    while True:
+        message, descriptors, _flags, _address = socket.recv_fds(engine, 64, 5)
+        if not message:
+            os._exit(0)
+        try:
+            pid, pidfd = _spawn(descriptors)
+            engine.sendmsg(
+                [str(pid).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
+            )
+            os.close(pidfd)
+        except (OSError, SandboxFailed) as error:
+            engine.send(str(error).encode("utf-8", "replace")[:4000])
+        finally:
+            for number in descriptors:
+                os.close(number)
+
+
+def _spawn(descriptors: list[int]) -> tuple[int, int]:
+    request, stdin, stdout, stderr, control = descriptors
+    with open(os.dup(request), "rb") as file:
+        file.seek(0)
+        # The writer is our own engine, over a socket that only it holds.
+        plain, cgroups, user = marshal.load(file)  # noqa: S302
+    channel = socket.socket(fileno=os.dup(control))
+    try:
+        spec = Spec.from_plain(plain)
+        return namespaces.spawn(spec, (stdin, stdout, stderr), channel, tuple(cgroups), user)
+    finally:
+        channel.close()

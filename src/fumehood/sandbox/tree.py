@@ -1,0 +1,140 @@
+"""The file tree that a guest sees: built from nothing, on a tmpfs, inside its own mount namespace.
+
+Promised: of the host it shows the base system's programs and libraries (`/usr/bin`, `/usr/lib*`, time zones, the
+certificate bundle) and what the runtime mounts, all read-only, nosuid, nodev; everything else is made up here. Nothing of the
+host's `/etc`, `/home`, `/root`, `/var`, `/sys`, `/run`. Not promised: that the names of installed system programs are secret.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from . import kernel
+from .landlock import DEVICES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .spec import Spec
+
+_BASE = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/share/zoneinfo",
+         "/etc/ssl/certs/ca-certificates.crt")  # fmt: skip
+# Links into /usr on a merged system, folders of their own on others.
+_TOP_LEVEL = ("/bin", "/lib", "/lib32", "/lib64")
+# Debian's indirections for commands that scripts take for granted.
+_ALTERNATIVES = ("awk", "nawk", "which", "pager", "editor")
+
+_ETC = {
+    "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nuser:x:1000:1000:user:/work:/bin/sh\n",
+    "group": "root:x:0:\nuser:x:1000:\n",
+    "hostname": "fumehood\n",
+    "hosts": "127.0.0.1 localhost fumehood\n::1 localhost fumehood\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    # An address of TEST-NET-1: the kernel refuses the packet at once, so a look-up fails without a wait and is counted.
+    "resolv.conf": "# No network: this is the sandbox's policy.\nnameserver 192.0.2.1\noptions attempts:1 timeout:1\n",
+    "os-release": 'NAME="Fumehood sandbox"\nID=fumehood\n',
+    "shells": "/bin/sh\n/bin/bash\n",
+}
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+}  # fmt: skip
+
+_SCAFFOLD = "/tmp"  # noqa: S108 - a folder that every host has; what is mounted there only this namespace sees
+_DISK = "/disk"
+
+
+def open_sources(spec: Spec) -> dict[str, int]:
+    """Open every host path that will be shown, by its place inside; do it while still the caller's user.
+
+    Afterwards this process is a user who may not reach them (an interpreter under /root, say).
+    """
+    sources = {path: path for path in (*_BASE, *DEVICES) if os.path.lexists(path)}
+    sources |= {path: path for path in _TOP_LEVEL if os.path.isdir(path) and not os.path.islink(path)}
+    sources |= {mount.inside: mount.host for mount in spec.mounts}
+    return {inside: os.open(host, os.O_PATH | os.O_CLOEXEC) for inside, host in sources.items()}
+
+
+def build(sources: dict[str, int], spec: Spec) -> None:
+    """Mount the tree and make it the root. The caller is in its own namespaces, with every capability there."""
+    # Nothing that is mounted here may travel back to the host's tree.
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    _mount_tmpfs(_SCAFFOLD, size=1 << 20, inodes=1024, mode="755")
+    os.chdir(_SCAFFOLD)
+    for inside in sorted(sources):
+        _bind("/proc/self/fd/%d" % sources[inside], inside)  # noqa: UP031 - half the time of an f-string's setup
+        os.close(sources[inside])
+    _link_top_level()
+    _write_etc()
+    for name, target in _DEVICE_LINKS.items():
+        os.symlink(target, f"dev/{name}")
+    if "proc" not in spec.without:
+        os.mkdir("proc")
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("proc", "proc", "proc", flags, "subset=pid,hidepid=invisible")
+    _mount_disk(spec)
+    kernel.pivot_root_here()
+    # Only the skeleton: the mounts below keep their own flags.
+    _seal_root()
+
+
+def _mount_tmpfs(target: str, *, size: int, inodes: int, mode: str) -> None:
+    # Without nr_inodes empty files fill the kernel's memory while size= never notices.
+    options = f"size={size},nr_inodes={inodes},mode={mode}"
+    kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+
+
+def _bind(source: str, inside: str) -> None:
+    target = inside.lstrip("/")
+    mode = os.stat(source).st_mode
+    if stat.S_ISDIR(mode):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+    # Recursive, or the kernel refuses in a user namespace what would uncover something below.
+    kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
+    device = stat.S_ISCHR(mode)
+    attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
+    kernel.mount_setattr(target, attributes | (kernel.MOUNT_ATTR_NOEXEC if device else kernel.MOUNT_ATTR_NODEV))
+
+
+def _link_top_level() -> None:
+    for path in _TOP_LEVEL:
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), path[1:])
+
+
+def _write_etc() -> None:
+    os.makedirs("etc/alternatives", exist_ok=True)
+    for name, text in _ETC.items():
+        with open(f"etc/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    os.symlink("/usr/share/zoneinfo/UTC", "etc/localtime")
+    for name in _ALTERNATIVES:
+        link = f"/etc/alternatives/{name}"
+        if os.path.islink(link):
+            os.symlink(os.readlink(link), link[1:])
+
+
+def _mount_disk(spec: Spec) -> None:
+    # One file system under three folders: together they hold no more than the disk limit.
+    os.mkdir(_DISK[1:])
+    _mount_tmpfs(_DISK[1:], size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")
+    for inside in ("work", "tmp", "dev/shm"):
+        part = f"disk/{inside.replace('/', '-')}"
+        os.mkdir(part)
+        os.mkdir(inside)
+        kernel.mount(part, inside, None, kernel.MS_BIND)
+    os.chmod("tmp", 0o1777)  # noqa: S103 - as /tmp is
+    os.chmod("dev/shm", 0o1777)  # noqa: S103 - likewise
+    kernel.detach(_DISK[1:])
+    os.rmdir(_DISK[1:])
+
+
+def _seal_root() -> None:
+    # Not recursive, unlike mount_setattr: /work and /tmp stay writable.
+    kernel.mount("none", "/", None, _REMOUNT_READ_ONLY)
+
+
+# MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+_REMOUNT_READ_ONLY = 32 | 4096 | 1 | 2 | 4

@@ -1,0 +1,58 @@
+"""What a sandbox's processes use, read from the host's /proc: the fallback where no cgroup counts, and CPU always.
+
+Not promised: what the kernel itself holds for a process (socket and pipe buffers) is not seen. Memory files that
+nobody maps would not be either, so where this is all there is, seccomp refuses to make them.
+"""
+
+from __future__ import annotations
+
+import os
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+def tree_usage(first: int) -> tuple[float, int]:
+    """Return (CPU seconds, resident bytes) of `first` and all that descends from it; a process may end meanwhile.
+
+    CPU includes children that were waited for. Pages that processes share count once where the kernel tells (PSS).
+    """
+    cpu_ticks, resident = 0, 0
+    pending, seen = [first], set[int]()
+    while pending:
+        pid = pending.pop()
+        if pid in seen:
+            continue
+        seen.add(pid)
+        try:
+            cpu_ticks += _cpu_ticks(pid)
+            if pid != first:  # process 1 is ours; its pages are shared with us
+                resident += _resident_bytes(pid)
+            pending.extend(_children(pid))
+        except (OSError, ValueError, IndexError):
+            continue  # it ended between two reads
+    return cpu_ticks / _TICKS, resident
+
+
+def _cpu_ticks(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name in brackets is the guest's choice and may hold anything, a ')' too: take the last.
+        fields = file.read().rpartition(b")")[2].split()
+    return sum(int(field) for field in fields[11:15])
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(b"Pss:")) * 1024
+    except (OSError, StopIteration):
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            found += [int(word) for word in file.read().split()]
+    return found
