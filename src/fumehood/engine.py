@@ -181,12 +181,22 @@ def _why_it_ended(outcome: Outcome, spec: Spec) -> tuple[EndReason, int, str | N
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number in (9, 24) and outcome.cpu_seconds >= int(limits.cpu_seconds):  # SIGKILL, SIGXCPU
-            return "timeout", 124, _signal_name(number), f"{limits.cpu_seconds:g} seconds of CPU time are used up"
+            return (
+                "timeout",
+                124,
+                _signal_name(number),
+                f"{limits.cpu_seconds:g} seconds of CPU time are used up",
+            )
         name = _signal_name(number)
         return "signalled", 128 + number, name, f"signal {name} ended it"
     exit_code = os.WEXITSTATUS(status)
     if exit_code != 0 and outcome.disk_was_full:
-        return "disk_full", exit_code, None, f"its disk of {limits.disk_bytes} bytes and {limits.disk_files} files was full"
+        return (
+            "disk_full",
+            exit_code,
+            None,
+            f"its disk of {limits.disk_bytes} bytes and {limits.disk_files} files was full",
+        )
     return "exited", exit_code, None, ""
 
 

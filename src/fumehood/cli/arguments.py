@@ -142,14 +142,21 @@ def _key(name: str) -> str:
 
 def help_text(command: Command) -> str:
     """Return the command's help, 80 columns wide."""
-    words = [f"fumehood {command.name}", "[OPTIONS]", *(f"[{metavar}]" for metavar, _help in command.positionals)]
+    words = [
+        f"fumehood {command.name}",
+        "[OPTIONS]",
+        *(f"[{metavar}]" for metavar, _help in command.positionals),
+    ]
     if command.rest is not None:
         words.append(f"[{command.rest[0]}]…")
     lines = [f"Usage: {' '.join(words)}", "", *_wrap(command.description or command.summary, 80), ""]
     described = [*command.positionals, *([command.rest] if command.rest else [])]
     if described:
         lines += ["Arguments:", *_table(described), ""]
-    lines += ["Options:", *_table([(_spelling(each), _option_help(each)) for each in (*command.options, HELP)])]
+    lines += [
+        "Options:",
+        *_table([(_spelling(each), _option_help(each)) for each in (*command.options, HELP)]),
+    ]
     if command.examples:
         lines += ["", "Examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join(lines) + "\n"

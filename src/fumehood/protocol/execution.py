@@ -158,11 +158,15 @@ def _check_files(files: object, program: str | None) -> None:
     if not hasattr(files, "items"):
         raise InvalidRequest(f"files is {type(files).__name__}: give a mapping of paths to texts or bytes")
     if program is not None and ("/" in program or (why := why_not_inside(program)) is not None):
-        raise InvalidFilePath(f"program name {program!r}: {why if '/' not in program else 'give a name without /'}")
+        raise InvalidFilePath(
+            f"program name {program!r}: {why if '/' not in program else 'give a name without /'}"
+        )
     seen: dict[str, str] = {}
     for path, data in files.items():
         if (why := why_not_inside(path)) is not None:
-            raise InvalidFilePath(f"file path {path!r}: {why}; give a relative path inside the working directory")
+            raise InvalidFilePath(
+                f"file path {path!r}: {why}; give a relative path inside the working directory"
+            )
         if not isinstance(data, (str, bytes)):
             raise InvalidRequest(f"file {path!r} is {type(data).__name__}: give text or bytes")
         if (twin := seen.setdefault(path.casefold(), path)) != path:
@@ -170,7 +174,9 @@ def _check_files(files: object, program: str | None) -> None:
     for path in files:
         for parent in _parents(path):
             if parent in files:
-                raise InvalidFilePath(f"file path {parent!r} is a file and, for {path!r}, a folder; rename one")
+                raise InvalidFilePath(
+                    f"file path {parent!r} is a file and, for {path!r}, a folder; rename one"
+                )
 
 
 def _parents(path: str) -> list[str]:

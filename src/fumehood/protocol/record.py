@@ -37,9 +37,7 @@ class Record:
                 raise TypeError(f"{type(self).__name__} needs {name}=")
         if values:
             unknown = ", ".join(sorted(values))
-            raise TypeError(
-                f"{type(self).__name__} has no field {unknown}; it has {', '.join(self._fields)}"
-            )
+            raise TypeError(f"{type(self).__name__} has no field {unknown}; it has {', '.join(self._fields)}")
         self.__post_init__()
 
     def __post_init__(self) -> None:

@@ -38,7 +38,16 @@ class TypeScript:
         path = interpreter.find("deno", package=_HELP, search=search)
         return Start(
             # The kernel's walls decide; Deno's own permissions would only ask.
-            argv=(path, "run", "--quiet", "--allow-all", "--no-check", "--no-config", "--no-lock", "--no-remote"),
+            argv=(
+                path,
+                "run",
+                "--quiet",
+                "--allow-all",
+                "--no-check",
+                "--no-config",
+                "--no-lock",
+                "--no-remote",
+            ),
             program=program,
             mounts=interpreter.mounts_for(path),
             environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's

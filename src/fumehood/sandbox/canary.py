@@ -30,7 +30,9 @@ def probe(spawn: Spawn, without: frozenset[str] = frozenset()) -> list[Probe]:
     try:
         found = _run(spawn, without)
     except SandboxFailed as error:
-        return [Probe(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in WALLS]
+        return [
+            Probe(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in WALLS
+        ]
     nothing = (False, "the canary did not get that far")
     return [
         Probe(wall=wall, up=up, seen=seen, remedy="" if up else _remedy(wall, seen))
@@ -62,7 +64,15 @@ def _run(spawn: Spawn, without: frozenset[str]) -> dict[str, tuple[bool, str]]:
         limits = f"pids={_LIMITS.pids},disk_bytes={_LIMITS.disk_bytes},disk_files={_LIMITS.disk_files}"
         port = server.getsockname()[1]
         spec = Spec(
-            argv=(own_interpreter.path(), "-I", "/work/canary.py", marker.name, str(port), namespaces, limits),
+            argv=(
+                own_interpreter.path(),
+                "-I",
+                "/work/canary.py",
+                marker.name,
+                str(port),
+                namespaces,
+                limits,
+            ),
             environment={},
             mounts=own_interpreter.mounts(),
             files={"canary.py": _PROGRAM.read_bytes()},
@@ -109,7 +119,9 @@ def _namespace_remedy() -> str:
             "AppArmor profile with `userns,` for this Python lifts it for Fumehood alone."
         )
     if _sysctl("kernel/unprivileged_userns_clone") == "0":
-        return "This kernel keeps user namespaces for root: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
+        return (
+            "This kernel keeps user namespaces for root: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
+        )
     if _sysctl("user/max_user_namespaces") == "0":
         return "User namespaces are set to none: `sudo sysctl -w user.max_user_namespaces=15000`."
     return (

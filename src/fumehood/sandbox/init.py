@@ -59,7 +59,7 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
     system_calls = filters.load(kernel.MACHINE, sampled=wiring.sampled)
     _become_user(user)
     kernel.set_hostname("fumehood")
-    _raise_loopback()
+    kernel.raise_loopback()
     if "seccomp" in spec.without:
         _forbid_nested_namespaces()
     tree.build(sources, spec)
@@ -94,15 +94,6 @@ def _become_user(user: int | None) -> None:
     # A change of user makes /proc/self root's; it is needed until the tree stands.
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     os.umask(0o022)
-
-
-def _raise_loopback() -> None:
-    import fcntl  # noqa: PLC0415 - a built-in module of C; first needed here, in the child
-    import _socket  # noqa: PLC0415 - `socket` takes 4 ms to import, this nothing
-
-    with _closing(_socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)) as sock:
-        # struct ifreq with IFF_UP | IFF_RUNNING
-        fcntl.ioctl(sock.fileno(), 0x8914, struct.pack("16sh22x", b"lo", 0x1 | 0x40))
 
 
 def _forbid_nested_namespaces() -> None:
@@ -230,16 +221,3 @@ def _tell(control: socket, message: bytes, descriptor: int | None = None) -> Non
         control.send(message)
     else:
         control.sendmsg([message], [(1, 1, struct.pack("i", descriptor))])  # SOL_SOCKET, SCM_RIGHTS
-
-
-class _closing:  # noqa: N801 - contextlib's name; contextlib takes 2 ms to import
-    def __init__(self, thing: socket) -> None:
-        self._thing = thing
-
-    def __enter__(self) -> socket:
-        return self._thing
-
-    def __exit__(self, *_error: object) -> None:
-        self._thing.close()
-
-

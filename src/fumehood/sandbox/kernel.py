@@ -122,6 +122,19 @@ def set_hostname(name: str) -> None:
     _checked("sethostname", _libc.sethostname(name.encode(), ctypes.c_size_t(len(name))))
 
 
+def raise_loopback() -> None:
+    """Bring up `lo` in this network namespace."""
+    # By the C library: Python's fcntl is a shared object that takes ten times as long to load as this takes.
+    descriptor = _checked("socket", _libc.socket(2, 2 | 0o2000000, 0))  # AF_INET, SOCK_DGRAM | SOCK_CLOEXEC
+    try:
+        request = (
+            b"lo".ljust(16, b"\0") + (0x1 | 0x40).to_bytes(2, "little") + bytes(22)
+        )  # IFF_UP | IFF_RUNNING
+        _checked("ioctl SIOCSIFFLAGS", _libc.ioctl(descriptor, ctypes.c_ulong(0x8914), request))
+    finally:
+        os.close(descriptor)
+
+
 def prctl(option: int, *args: int) -> None:
     """Call prctl(2); missing arguments are 0."""
     longs = [ctypes.c_ulong(arg) for arg in (*args, 0, 0, 0, 0)[:4]]

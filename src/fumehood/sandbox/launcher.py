@@ -20,7 +20,9 @@ from .isolation import namespaces
 from .spec import Spec
 
 #: What the launcher inherits of the environment: nothing. Its program is this module.
-_PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
+_PROGRAM = (
+    "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
+)
 
 
 class Launcher:

@@ -133,4 +133,4 @@ def _tree(runs: list[tuple[int, _Code]]) -> _Code:
     middle = len(runs) // 2
     low, high = _tree(runs[:middle]), _tree(runs[middle:])
     # A conditional jump reaches 255 instructions, an unconditional one any.
-    return [(_IF_GREATER_EQUAL, 0, 1, runs[middle][0]), (_JUMP, 0, 0, len(low)), *low, *high] 
+    return [(_IF_GREATER_EQUAL, 0, 1, runs[middle][0]), (_JUMP, 0, 0, len(low)), *low, *high]

@@ -1,6 +1,6 @@
 """The host's side of one sandbox: starts it, feeds it, bounds it, ends it, and says why it ended.
 
-Promised: `supervise` returns only when every process of the sandbox is dead, on every path; output is read through
+Promised: `supervise` returns only when every process of the guest is dead, on every path; output is read through
 bounded buffers; the reason comes from wait status, cgroup counters, clocks and file-system counters, never from
 what the guest wrote. Not promised: that a deadline is met to the millisecond on a machine without a free core.
 """
@@ -18,7 +18,6 @@ from . import kernel
 from .cgroup import Cgroup
 from .init import ENDED, FAILED, READY, REPORT
 from .isolation.namespaces import UserLease
-from .usage import tree_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +123,9 @@ class _Run:
             stdio = (theirs[0], theirs[1], theirs[2])
             self._pid, self._descriptors["process"] = spawn(self._spec, stdio, self._far, entrances, user)
         except OSError as error:
-            raise SandboxFailed(f"no sandbox could be started: {error}. `fumehood doctor` tells why") from error
+            raise SandboxFailed(
+                f"no sandbox could be started: {error}. `fumehood doctor` tells why"
+            ) from error
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
@@ -153,7 +154,7 @@ class _Run:
             for descriptor in ready:
                 if descriptor in handlers:
                     handlers[descriptor]()
-            if self._descriptors["process"] in ready:
+            if self._descriptors["process"] in ready or self._guest_is_gone():
                 break
             self._look_at_clock(time.monotonic())
         while self._read_control():
@@ -162,6 +163,11 @@ class _Run:
         while self._read_output("stdout") or self._read_output("stderr"):
             pass
         self._ended = min(self._ended, time.monotonic()) if self._report else time.monotonic()
+
+    def _guest_is_gone(self) -> bool:
+        # Process 1 reports after it has killed and reaped all others. It is ours, and ends by itself within a
+        # millisecond; only a cgroup must be empty of it before it can be removed.
+        return self._report is not None and self._cgroup is None
 
     def _look_at_clock(self, now: float) -> None:
         if now >= self._deadline:
@@ -175,7 +181,9 @@ class _Run:
                 self._end("out_of_memory", held)
             elif self._cpu_seconds >= self._limits.cpu_seconds:
                 self._end("timeout", f"{self._limits.cpu_seconds:g} seconds of CPU time are used up")
-            self._next_sample = now + (_SAMPLE_MEMORY_SECONDS if self._cgroup is None else _SAMPLE_CPU_SECONDS)
+            self._next_sample = now + (
+                _SAMPLE_MEMORY_SECONDS if self._cgroup is None else _SAMPLE_CPU_SECONDS
+            )
 
     def _end(self, verdict: Verdict, detail: str) -> None:
         if self._verdict is None:
@@ -189,6 +197,8 @@ class _Run:
         """Take note of what it uses; return the bytes that its processes and files hold now."""
         if self._work < 0:
             return 0
+        from .usage import tree_usage  # noqa: PLC0415 - most programs end before the first look
+
         cpu_seconds, resident = tree_usage(self._pid)
         disk = os.fstatvfs(self._work)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize

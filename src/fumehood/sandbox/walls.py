@@ -83,6 +83,9 @@ def require(spawn: Spawn, without: frozenset[str]) -> None:
     remembered.keep()
 
 
+_SOURCES = ("init.py", "tree.py", "landlock.py", "kernel.py", "filters/x86_64.bpf", "isolation/namespaces.py")
+
+
 class _Remembered:
     """The file that says for which host, boot, user and version all walls were seen to hold."""
 
@@ -101,9 +104,17 @@ class _Remembered:
         except OSError:
             label = "none"  # no security module, or one that does not say
         here = os.path.dirname(os.path.abspath(__file__))
-        # Our own sources' time stands for the version, also in a working tree.
-        changed = max(entry.stat().st_mtime_ns for entry in os.scandir(here) if entry.is_file())
-        parts = (boot, os.uname().release, str(os.geteuid()), label, here, str(changed), ",".join(sorted(without)))
+        # The newest of the files that put the walls up stands for the version, also in a working tree.
+        changed = max(os.stat(f"{here}/{name}").st_mtime_ns for name in _SOURCES)
+        parts = (
+            boot,
+            os.uname().release,
+            str(os.geteuid()),
+            label,
+            here,
+            str(changed),
+            ",".join(sorted(without)),
+        )
         return " ".join(parts)
 
     def holds(self) -> bool:

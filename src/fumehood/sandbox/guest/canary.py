@@ -57,22 +57,31 @@ for pair in namespaces.split(","):
     inside = os.readlink(f"/proc/self/ns/{name}") if os.path.exists("/proc/self/ns") else "unknown: no /proc"
     say(f"{name}-namespace", inside != outside, inside)
 
-say("files", *all_of(
-    fails(lambda: open(marker), errno.ENOENT, errno.EACCES),
-    fails(lambda: open("/etc/shadow"), errno.ENOENT),
-    fails(lambda: open("/usr/lib/fumehood-canary", "w"), errno.EROFS, errno.EACCES),
-    fails(lambda: open("/fumehood-canary", "w"), errno.EROFS, errno.EACCES),
-))
-say("network", *all_of(
-    fails(lambda: connect(("127.0.0.1", int(port))), errno.ECONNREFUSED),
-    fails(lambda: connect(("192.0.2.1", 80)), errno.ENETUNREACH),
-))
+say(
+    "files",
+    *all_of(
+        fails(lambda: open(marker), errno.ENOENT, errno.EACCES),
+        fails(lambda: open("/etc/shadow"), errno.ENOENT),
+        fails(lambda: open("/usr/lib/fumehood-canary", "w"), errno.EROFS, errno.EACCES),
+        fails(lambda: open("/fumehood-canary", "w"), errno.EROFS, errno.EACCES),
+    ),
+)
+say(
+    "network",
+    *all_of(
+        fails(lambda: connect(("127.0.0.1", int(port))), errno.ECONNREFUSED),
+        fails(lambda: connect(("192.0.2.1", 80)), errno.ENETUNREACH),
+    ),
+)
 if os.path.exists("/proc/self"):
     facts = status()
     seen = sum(entry.isdigit() for entry in os.listdir("/proc"))
     say("proc", seen <= 2 and not os.path.exists("/proc/sys"), f"{seen} processes seen")
-    say("capabilities", not any(int(facts[key], 16) for key in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")),
-        f"effective {facts['CapEff']}, bounding {facts['CapBnd']}")
+    say(
+        "capabilities",
+        not any(int(facts[key], 16) for key in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")),
+        f"effective {facts['CapEff']}, bounding {facts['CapBnd']}",
+    )
     say("no-new-privileges", facts["NoNewPrivs"].strip() == "1", facts["NoNewPrivs"].strip())
     say("landlock", *fails(lambda: open("/proc/self/comm", "w"), errno.EACCES))
     with open("/proc/self/uid_map") as file:
@@ -80,18 +89,27 @@ if os.path.exists("/proc/self"):
     say("own-user", outer != "0", f"user {os.getuid()} inside is {outer} outside")
 else:
     say("proc", False, "not mounted")
-say("seccomp", *all_of(
-    fails(lambda: raw("unshare", 0x10000000), errno.EPERM),
-    fails(lambda: raw("ptrace", 0, 0, 0, 0), errno.EPERM),
-    fails(lambda: raw("keyctl", 0, 0, 0), errno.EPERM),
-    fails(lambda: raw("bpf", 0, 0, 0), errno.EPERM),
-    fails(lambda: socket.socket(16, socket.SOCK_RAW), errno.EAFNOSUPPORT),
-))
+say(
+    "seccomp",
+    *all_of(
+        fails(lambda: raw("unshare", 0x10000000), errno.EPERM),
+        fails(lambda: raw("ptrace", 0, 0, 0, 0), errno.EPERM),
+        fails(lambda: raw("keyctl", 0, 0, 0), errno.EPERM),
+        fails(lambda: raw("bpf", 0, 0, 0), errno.EPERM),
+        fails(lambda: socket.socket(16, socket.SOCK_RAW), errno.EAFNOSUPPORT),
+    ),
+)
 
 wanted = dict(pair.split("=") for pair in limits.split(","))
 disk = os.statvfs("/work")
 processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-say("limits", processes <= int(wanted["pids"]) + 1 and resource.getrlimit(resource.RLIMIT_CORE) == (0, 0),
-    f"{processes} processes, no core files")
-say("disk", disk.f_blocks * disk.f_frsize <= int(wanted["disk_bytes"]) and disk.f_files <= int(wanted["disk_files"]),
-    f"{disk.f_blocks * disk.f_frsize} bytes, {disk.f_files} files")
+say(
+    "limits",
+    processes <= int(wanted["pids"]) + 1 and resource.getrlimit(resource.RLIMIT_CORE) == (0, 0),
+    f"{processes} processes, no core files",
+)
+say(
+    "disk",
+    disk.f_blocks * disk.f_frsize <= int(wanted["disk_bytes"]) and disk.f_files <= int(wanted["disk_files"]),
+    f"{disk.f_blocks * disk.f_frsize} bytes, {disk.f_files} files",
+)

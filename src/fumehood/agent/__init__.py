@@ -1,0 +1,1 @@
+"""Answers questions with a chat model that may run code. Headless: a door watches and shows."""

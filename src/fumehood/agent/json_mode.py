@@ -1,0 +1,82 @@
+"""Direct prompting: the model answers with one JSON object that holds a program, and the program's output is the answer.
+
+For models and servers without function calling.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ..errors import ModelMisbehaved
+from ..llm.port import AssistantMessage, SystemMessage, UserMessage
+from . import tools
+from .transcript import Transcript
+
+if TYPE_CHECKING:
+    from ..llm.port import ChatModel
+    from ..protocol.executor import Executor
+    from ..protocol.limits import Limits
+    from .transcript import Observer
+
+SYSTEM_PROMPT = (
+    "You answer questions by writing Python. Answer with one JSON object that has the single property code: a text with a "
+    "whole Python program that prints the answer. The standard library, requests and httpx are there; there is no "
+    "network. Write nothing but the JSON object."
+)
+
+_ATTEMPTS = 2
+
+
+def answer(
+    question: str, *, model: ChatModel, executor: Executor, observer: Observer, limits: Limits
+) -> Transcript:
+    """Return the transcript; its `answer` is what the program printed.
+
+    Raises `ModelMisbehaved` where the model breaks the form twice, the second time after being told what was wrong.
+    """
+    transcript = Transcript(model=model.name, method="direct prompting")
+    transcript.add(SystemMessage(text=SYSTEM_PROMPT), UserMessage(text=question))
+    code = _ask_for_code(transcript, model)
+    observer.code(code)
+    try:
+        result = tools.execute(executor, code, limits)
+    except ValueError as error:
+        raise ModelMisbehaved(f"{model.name} wrote a program that cannot be run: {error}") from error
+    transcript.executions.append(result)
+    transcript.answer = tools.told(result)
+    observer.result(transcript.answer)
+    return transcript
+
+
+def _ask_for_code(transcript: Transcript, model: ChatModel) -> str:
+    for attempt in range(_ATTEMPTS):
+        completion = model.complete(transcript.messages, json_object=True)
+        transcript.add_completion(completion)
+        try:
+            if completion.finish_reason == "length":
+                raise ValueError("it was cut off by its length limit")
+            return _code_in(completion.text)
+        except ValueError as error:
+            problem = str(error)
+        if attempt + 1 < _ATTEMPTS:
+            words = f"That is not what was asked for: {problem}. Answer with one JSON object with the property code."
+            transcript.add(UserMessage(text=words))
+    last = next(m for m in reversed(transcript.messages) if isinstance(m, AssistantMessage))
+    raise ModelMisbehaved(
+        f"{model.name} did not answer in JSON mode's form: {problem}. It wrote: {last.text[:200]!r}"
+    )
+
+
+def _code_in(text: str) -> str:
+    """Return the program. Raises ValueError saying what is wrong with the answer."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(value, dict) or set(value) != {"code"}:
+        raise ValueError("it is not an object with the single property code")
+    code = value["code"]
+    if not isinstance(code, str) or not code.strip():
+        raise ValueError("its property code is not a text with a program")
+    return code

@@ -1,0 +1,77 @@
+"""Function calling: the model may run programs as often as it likes until it answers, within a limit on turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import TurnLimitReached
+from ..llm.port import SystemMessage, ToolMessage, UserMessage
+from . import tools
+from .transcript import Transcript
+
+if TYPE_CHECKING:
+    from ..llm.port import ChatModel, ToolCall
+    from ..protocol.executor import Executor
+    from ..protocol.limits import Limits
+    from .transcript import Observer
+
+MAX_TURNS = 10
+
+
+def answer(
+    question: str,
+    *,
+    model: ChatModel,
+    executor: Executor,
+    observer: Observer,
+    limits: Limits,
+    max_turns: int = MAX_TURNS,
+    stream: bool = True,
+) -> Transcript:
+    """Return the transcript, its `answer` filled in.
+
+    Raises `TurnLimitReached` where the model still asks for programs after `max_turns` answers, and `ModelError`s.
+    """
+    transcript = Transcript(model=model.name, method="function calling")
+    transcript.add(SystemMessage(text=tools.SYSTEM_PROMPT), UserMessage(text=question))
+    for _turn in range(max_turns):
+        completion = model.complete(
+            transcript.messages, tools=[tools.EXEC_PYTHON], on_text=observer.text if stream else None
+        )
+        if completion.text and not stream:
+            observer.text(completion.text)
+        transcript.add_completion(completion)
+        if not completion.tool_calls:
+            transcript.answer = completion.text
+            return transcript
+        cut_off = completion.finish_reason == "length"
+        for call in completion.tool_calls:
+            result = _cut_off_words() if cut_off else _run(call, executor, observer, limits, transcript)
+            transcript.add(ToolMessage(call_id=call.id, name=call.name, text=result))
+    raise TurnLimitReached(
+        f"{model.name} still asked for programs after {max_turns} turns: raise --max-turns or ask for less at once"
+    )
+
+
+def _run(
+    call: ToolCall, executor: Executor, observer: Observer, limits: Limits, transcript: Transcript
+) -> str:
+    try:
+        code = tools.code_of(call)
+        observer.code(code)
+        result = tools.execute(executor, code, limits)
+    except ValueError as error:
+        # The model's mistake goes back to the model, which mends it more often than not.
+        told = f"[error: {error}]"
+    else:
+        transcript.executions.append(result)
+        told = tools.told(result)
+    observer.result(told)
+    return told
+
+
+def _cut_off_words() -> str:
+    # Servers may pass off what arrived of a call as a whole one; running half a program is worse than running none.
+    return (
+        "[error: your answer was cut off by its length limit before the call was complete: nothing was run]"
+    )

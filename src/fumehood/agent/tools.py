@@ -1,0 +1,87 @@
+"""The tool that a model is given, and what it is told of each execution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidRequest
+from ..llm.port import ToolSchema
+from ..protocol.execution import ExecutionRequest
+
+if TYPE_CHECKING:
+    from ..llm.port import ToolCall
+    from ..protocol.execution import ExecutionResult
+    from ..protocol.executor import Executor
+    from ..protocol.limits import Limits
+
+EXEC_PYTHON = ToolSchema(
+    name="exec_python",
+    description=(
+        "Run a Python program in a fresh sandbox and return what it printed. Print what you want to see. Nothing stays "
+        "from one call to the next. The standard library, requests and httpx are there; there is no network."
+    ),
+    parameters={
+        "type": "object",
+        "properties": {"code": {"type": "string", "description": "The whole program."}},
+        "required": ["code"],
+    },
+)
+
+SYSTEM_PROMPT = (
+    "You answer questions. You can run Python with the tool exec_python: use it whenever the answer depends on today's "
+    "date, on arithmetic, or on anything else that a program finds out better than memory. Each program runs in a "
+    "fresh sandbox without network. When a question needs no program, answer at once. Answer in Markdown, from what "
+    "the programs printed."
+)
+
+#: How much of a program's output goes back to the model: its head and its tail.
+OUTPUT_CHARACTERS = 16_000
+
+_POLICY = (
+    "The program tried to reach the network. This sandbox has none, by policy: trying again will not help. Answer "
+    "without it, or say that it cannot be done."
+)
+
+
+def code_of(call: ToolCall) -> str:
+    """Return the program of a call. Raises ValueError in words that help the model to mend it."""
+    if call.name != EXEC_PYTHON.name:
+        raise ValueError(f"there is no tool {call.name!r}; the only one is {EXEC_PYTHON.name}(code)")
+    code = call.parsed().get("code")
+    if not isinstance(code, str) or not code.strip():
+        raise ValueError(f"{EXEC_PYTHON.name} needs the argument code, a text with the whole program")
+    return code
+
+
+def execute(executor: Executor, code: str, limits: Limits) -> ExecutionResult:
+    """Run the program. Raises ValueError where the model's text is none that can be run."""
+    try:
+        return executor.execute(ExecutionRequest(code=code, limits=limits))
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from error
+
+
+def told(result: ExecutionResult) -> str:
+    """Return what the model is told of an execution: its output alone where all went well, else why not."""
+    parts = []
+    if result.stdout:
+        parts.append(_shortened(result.stdout))
+    if result.stderr:
+        parts.append(f"[stderr]\n{_shortened(result.stderr)}")
+    if result.reason != "exited":
+        parts.append(f"[the program was ended: {result.reason.replace('_', ' ')}: {result.detail}]")
+    elif result.exit_code != 0:
+        parts.append(f"[exit code {result.exit_code}]")
+    if result.network_refused:
+        parts.append(f"[{_POLICY}]")
+    if result.files:
+        names = ", ".join(ascii(file.path)[1:-1] for file in result.files[:20])
+        parts.append(f"[it left these files, which are gone now: {names}]")
+    return "\n".join(parts) or "[the program printed nothing: print what you want to see]"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= OUTPUT_CHARACTERS:
+        return text
+    half = OUTPUT_CHARACTERS // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"

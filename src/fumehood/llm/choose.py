@@ -1,0 +1,157 @@
+"""Chooses the model: what the user named, else the configuration, else what is there.
+
+A model is named `mistral:MODEL`, `openai:MODEL@BASE_URL`, `ollama:MODEL` (likewise `lmstudio`, `llama.cpp`, `vllm`, `sglang`, each
+with its usual port on this machine, or with `@BASE_URL`), or `scripted:FILE`. Configuration is `config.toml` in the
+platform's configuration folder; keys are in the environment or in a `.env` beside it that only its owner may read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError, NoModel
+from ..protocol.record import Record
+from .mistral import MistralModel
+from .openai_compatible import OpenAICompatible
+from .scripted import DEMO, ScriptedModel
+
+if TYPE_CHECKING:
+    from .port import ChatModel
+
+#: Servers that people run on their own machine, with their usual ports, in the order in which they are looked for.
+LOCAL_SERVERS = {"ollama": 11434, "lmstudio": 1234, "llama.cpp": 8080, "vllm": 8000, "sglang": 30000}
+#: Mistral's coding model, as their API names its newest version.
+MISTRAL_MODEL = "devstral-small-latest"
+
+_KEYS = {"model": str, "timeout_seconds": (int, float), "mistral_server_url": str}
+_LOOK_SECONDS = 0.5
+
+HOW_TO_GET_ONE = f"""There are three ways to get one:
+  1. Mistral's API: set MISTRAL_API_KEY (a key from console.mistral.ai) in the environment.
+  2. A server on this machine: start Ollama, LM Studio, llama.cpp, vLLM or SGLang; it is found by its usual port
+     ({", ".join(f"{name} {port}" for name, port in LOCAL_SERVERS.items())}).
+  3. Any OpenAI-compatible server: --model openai:MODEL@http://HOST:PORT/v1, with its key in OPENAI_API_KEY.
+To see it work without one: fumehood ask --model scripted:demo "What are the first 50 Fibonacci numbers?\""""
+
+
+class Surroundings(Record):
+    """Where to look: passed in, so that nothing is read behind the caller's back."""
+
+    environment: Mapping[str, str]
+    folder: Path
+    ports: Mapping[str, int] = LOCAL_SERVERS
+
+    @classmethod
+    def of_this_process(cls) -> Surroundings:
+        """Return this process's environment and the platform's configuration folder."""
+        base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        return cls(environment=os.environ, folder=Path(base) / "fumehood")
+
+
+def choose(spec: str | None, surroundings: Surroundings) -> ChatModel:
+    """Return the model. Raises `NoModel` with the ways to get one, `ConfigurationError` for what cannot be used."""
+    settings = _read_settings(surroundings.folder / "config.toml")
+    keys = {**_read_keys(surroundings.folder / ".env"), **surroundings.environment}
+    spec = spec or settings.get("model")
+    if spec is not None:
+        return _named(spec, settings, keys, surroundings.ports)
+    if keys.get("MISTRAL_API_KEY"):
+        return _named(f"mistral:{MISTRAL_MODEL}", settings, keys, surroundings.ports)
+    for server, port in surroundings.ports.items():
+        if (model := _first_model(port)) is not None:
+            return _named(f"{server}:{model}", settings, keys, surroundings.ports)
+    raise NoModel(f"no model was named and none was found. {HOW_TO_GET_ONE}")
+
+
+def _named(
+    spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: Mapping[str, int]
+) -> ChatModel:
+    kind, colon, rest = spec.partition(":")
+    timeout_seconds = float(settings.get("timeout_seconds", 300))
+    if not colon or not rest:
+        raise NoModel(f"model {spec!r} is not of the form KIND:NAME. {HOW_TO_GET_ONE}")
+    if kind == "scripted":
+        return ScriptedModel(DEMO if rest == "demo" else Path(rest))
+    if kind == "mistral":
+        if not keys.get("MISTRAL_API_KEY"):
+            raise NoModel(
+                "model mistral:… needs MISTRAL_API_KEY in the environment or in the configuration's .env"
+            )
+        url = settings.get("mistral_server_url") or keys.get("MISTRAL_SERVER_URL")
+        return MistralModel(
+            rest, key=keys["MISTRAL_API_KEY"], server_url=url, timeout_seconds=timeout_seconds
+        )
+    model, at, base_url = rest.partition("@")
+    if kind in ports and not at:
+        base_url = f"http://127.0.0.1:{ports[kind]}/v1"
+    elif kind not in ("openai", *ports):
+        kinds = ", ".join(("mistral", "openai", *ports, "scripted"))
+        raise NoModel(f"model {spec!r} is of an unknown kind: choose one of {kinds}")
+    elif not base_url.startswith(("http://", "https://")):
+        raise NoModel(f"model {spec!r} does not say where: write {kind}:MODEL@http://HOST:PORT/v1")
+    key = keys.get("OPENAI_API_KEY") or "none"
+    # A key for some server must not go to whatever listens on a port of this machine.
+    return OpenAICompatible(
+        model, base_url=base_url, key=key if kind == "openai" else "none", timeout_seconds=timeout_seconds
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+    for name, value in settings.items():
+        if name not in _KEYS:
+            raise ConfigurationError(
+                f"{path} has the unknown setting {name!r}: it may have {', '.join(_KEYS)}"
+            )
+        if not isinstance(value, _KEYS[name]) or isinstance(value, bool):  # type: ignore[arg-type]  # a type or a tuple
+            raise ConfigurationError(f"{path}: {name} is {value!r}, of the wrong type")
+    return settings
+
+
+def _read_keys(path: Path) -> dict[str, str]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigurationError(
+                f"{path} holds keys and others may read it (mode {mode:04o}): chmod 600 {path}"
+            )
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    keys: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip().removeprefix("export ")
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigurationError(f"{path}, line {number}: write NAME=VALUE")
+        keys[name.strip()] = value.strip().strip("'\"")
+    return keys
+
+
+def _first_model(port: int) -> str | None:
+    """Ask a port of this machine for its models; None where nothing there speaks this language."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_LOOK_SECONDS)
+    try:
+        connection.request("GET", "/v1/models")
+        answer = json.loads(connection.getresponse().read(1 << 20))
+        return str(answer["data"][0]["id"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return None
+    finally:
+        connection.close()

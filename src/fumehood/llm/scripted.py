@@ -1,0 +1,91 @@
+"""A model that replays a dialogue file: for demonstrations and tests, and shipped, so that anyone can use it.
+
+The file is JSON: `{"dialogues": [{"question": …, "turns": […], "json_mode": […]}]}`. A turn is `{"text": …}` or
+`{"calls": [{"name": …, "arguments": {…}}]}`, or both. In a text `{{result}}` stands for the last tool result that the model
+was really sent, so a replay can only repeat what a sandbox printed. `json_mode` holds the answers to direct prompting.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import ConfigurationError, ModelMisbehaved, NoModel
+from .port import AssistantMessage, CallParts, Completion, ToolMessage, Usage, UserMessage, finished
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .port import Message, TextListener, ToolSchema
+
+#: The dialogues behind `scripted:demo`.
+DEMO = Path(__file__).parent / "demo.json"
+
+
+class ScriptedModel:
+    """Replays the dialogue whose question the user asked. Raises `NoModel` for a question that it does not know."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._dialogues = _read(path)
+
+    @property
+    def name(self) -> str:
+        """That it is a replay, and of what."""
+        return f"a replay of {self._path.name}, not a model"
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[ToolSchema] = (),  # noqa: ARG002 - a script knows its tools
+        tool_choice: Literal["auto", "none", "required"] = "auto",
+        json_object: bool = False,
+        on_text: TextListener | None = None,
+    ) -> Completion:
+        """See `ChatModel.complete`."""
+        question = next(message.text for message in messages if isinstance(message, UserMessage))
+        turns = self._turns(question, "json_mode" if json_object else "turns")
+        place = sum(isinstance(message, AssistantMessage) for message in messages)
+        if place >= len(turns):
+            raise ModelMisbehaved(f"{self.name}: the dialogue for {question!r} has only {len(turns)} turns")
+        turn = turns[place]
+        text = str(turn.get("text", "")).replace("{{result}}", _last_result(messages))
+        parts = CallParts()
+        for index, call in enumerate(turn.get("calls", ())):
+            parts.add(index, None, call["name"], call.get("arguments", {}))
+        if on_text is not None:
+            for word in text.splitlines(keepends=True):
+                on_text(word)
+        return finished(text, parts, "stop", Usage(), tool_choice=tool_choice, model=self.name)
+
+    def _turns(self, question: str, kind: str) -> list[dict[str, Any]]:
+        for dialogue in self._dialogues:
+            if dialogue["question"].casefold().strip() == question.casefold().strip() and kind in dialogue:
+                turns: list[dict[str, Any]] = dialogue[kind]
+                return turns
+        known = "".join(f"\n  {dialogue['question']}" for dialogue in self._dialogues if kind in dialogue)
+        raise NoModel(f"{self.name}: it does not know the question {question!r}. It knows:{known}")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        dialogues = json.loads(path.read_text(encoding="utf-8"))["dialogues"]
+        for dialogue in dialogues:
+            if not isinstance(dialogue["question"], str) or not ({"turns", "json_mode"} & dialogue.keys()):
+                raise ValueError("a dialogue needs a question and turns or json_mode")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the dialogue file {str(path)!r} cannot be read: {error.strerror}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"the dialogue file {str(path)!r} is not of the shape that fumehood.llm.scripted describes: {error!r}"
+        ) from error
+    return list(dialogues)
+
+
+def _last_result(messages: Sequence[Message]) -> str:
+    results = [message.text for message in messages if isinstance(message, ToolMessage)]
+    return results[-1].strip() if results else ""
