@@ -89,9 +89,7 @@ class Engine:
         import asyncio  # noqa: PLC0415 - 35 ms that the command line need not pay
 
         cancel = os.eventfd(0, os.EFD_CLOEXEC)
-        work = asyncio.create_task(
-            asyncio.to_thread(self.execute, request, on_output=on_output, cancel=cancel)
-        )
+        work = asyncio.create_task(asyncio.to_thread(self.execute, request, on_output=on_output, cancel=cancel))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -28,9 +28,7 @@ SYSTEM_PROMPT = (
 _ATTEMPTS = 2
 
 
-def answer(
-    question: str, *, model: ChatModel, executor: Executor, observer: Observer, limits: Limits
-) -> Transcript:
+def answer(question: str, *, model: ChatModel, executor: Executor, observer: Observer, limits: Limits) -> Transcript:
     """Return the transcript; its `answer` is what the program printed.
 
     Raises `ModelMisbehaved` where the model breaks the form twice, the second time after being told what was wrong.
@@ -63,9 +61,7 @@ def _ask_for_code(transcript: Transcript, model: ChatModel) -> str:
             words = f"That is not what was asked for: {problem}. Answer with one JSON object with the property code."
             transcript.add(UserMessage(text=words))
     last = next(m for m in reversed(transcript.messages) if isinstance(m, AssistantMessage))
-    raise ModelMisbehaved(
-        f"{model.name} did not answer in JSON mode's form: {problem}. It wrote: {last.text[:200]!r}"
-    )
+    raise ModelMisbehaved(f"{model.name} did not answer in JSON mode's form: {problem}. It wrote: {last.text[:200]!r}")
 
 
 def _code_in(text: str) -> str:

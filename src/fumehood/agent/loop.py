@@ -53,9 +53,7 @@ def answer(
     )
 
 
-def _run(
-    call: ToolCall, executor: Executor, observer: Observer, limits: Limits, transcript: Transcript
-) -> str:
+def _run(call: ToolCall, executor: Executor, observer: Observer, limits: Limits, transcript: Transcript) -> str:
     try:
         code = tools.code_of(call)
         observer.code(code)
@@ -72,6 +70,4 @@ def _run(
 
 def _cut_off_words() -> str:
     # Servers may pass off what arrived of a call as a whole one; running half a program is worse than running none.
-    return (
-        "[error: your answer was cut off by its length limit before the call was complete: nothing was run]"
-    )
+    return "[error: your answer was cut off by its length limit before the call was complete: nothing was run]"

@@ -57,7 +57,7 @@ class Arguments:
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - each option has its own type
+    def __getattr__(self, name: str) -> Any:
         try:
             return self._values[name]
         except KeyError:
@@ -71,8 +71,7 @@ def parse(command: Command, words: Sequence[str]) -> Arguments | None:
     """Return the arguments; None where help was asked for. Raises `UsageError` with the next step in its text."""
     options = (*command.options, HELP)
     values: dict[str, Any] = {
-        _key(option.name): ([] if option.many else option.default if option.metavar else False)
-        for option in options
+        _key(option.name): ([] if option.many else option.default if option.metavar else False) for option in options
     }
     plain: list[str] = []
     pending = list(words)
@@ -95,9 +94,7 @@ def parse(command: Command, words: Sequence[str]) -> Arguments | None:
     return Arguments(values)
 
 
-def _take(
-    command: Command, options: tuple[Option, ...], values: dict[str, Any], word: str, pending: list[str]
-) -> None:
+def _take(command: Command, options: tuple[Option, ...], values: dict[str, Any], word: str, pending: list[str]) -> None:
     if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
         option = next((each for each in options if each.name == name), None)
@@ -176,10 +173,10 @@ def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
     lines: list[str] = []
     for left, right in rows:
         wrapped = _wrap(right, 76 - width)
-        if len(left) > width:
+        fits = len(left) <= width
+        if not fits:
             lines.append(f"  {left}")
-            left = ""
-        lines.append(f"  {left:<{width}}  {wrapped[0]}")
+        lines.append(f"  {left if fits else '':<{width}}  {wrapped[0]}")
         lines += [f"  {'':<{width}}  {more}" for more in wrapped[1:]]
     return lines
 

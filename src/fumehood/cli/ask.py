@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ..agent import json_mode, loop
 from ..engine import Engine
@@ -33,9 +33,7 @@ def ask(arguments: Arguments) -> int:
     limits = Limits() if arguments.timeout is None else Limits(wall_seconds=arguments.timeout)
     with Engine(without=arguments.without, notice=note) as engine, _shown(arguments) as view:
         if arguments.json_mode:
-            transcript = json_mode.answer(
-                question, model=model, executor=engine, observer=view, limits=limits
-            )
+            transcript = json_mode.answer(question, model=model, executor=engine, observer=view, limits=limits)
         else:
             transcript = loop.answer(
                 question, model=model, executor=engine, observer=view, limits=limits,
@@ -54,7 +52,7 @@ class _View:
         self._quiet = quiet
         self._dim, self._plain = ("\x1b[2m", "\x1b[0m") if wants_colour(2) else ("", "")
 
-    def __enter__(self) -> _View:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -27,9 +27,7 @@ def doctor(arguments: Arguments) -> int:
     return 125 if missing else 0
 
 
-def _as_json(
-    probes: list[Probe], tier: Probe, missing: list[str], without: frozenset[str]
-) -> dict[str, object]:
+def _as_json(probes: list[Probe], tier: Probe, missing: list[str], without: frozenset[str]) -> dict[str, object]:
     return {
         "runs": not missing,
         "missing": missing,
@@ -54,9 +52,7 @@ def _languages() -> dict[str, str]:
 
 
 def _print(probes: list[Probe], tier: Probe, missing: list[str], without: frozenset[str]) -> None:
-    green, red, yellow, plain = (
-        ("\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if wants_colour(1) else ("",) * 4
-    )
+    green, red, yellow, plain = ("\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if wants_colour(1) else ("",) * 4
     for probe in probes:
         mark = f"{green}up  {plain}" if probe.up else f"{red}DOWN{plain}"
         print(f"{mark}  {probe.wall:<18} {WALLS[probe.wall]}")
@@ -76,9 +72,7 @@ def _print(probes: list[Probe], tier: Probe, missing: list[str], without: frozen
     if missing:
         print(f"Nothing will run here: {', '.join(missing)} missing.")
     else:
-        print(
-            f"Programs will run here; memory and processes are bounded by {'a cgroup' if tier.up else 'sampling'}."
-        )
+        print(f"Programs will run here; memory and processes are bounded by {'a cgroup' if tier.up else 'sampling'}.")
 
 
 COMMAND = Command(

@@ -57,9 +57,7 @@ def _save(root: int, file: OutputFile) -> None:
         for end in range(1, len(parts)):
             parent, name = "/".join(parts[: end - 1]) or ".", parts[end - 1]
             _make_folder(root, parent, name)
-        folder = kernel.open_beneath(
-            root, ("/".join(parts[:-1]) or ".").encode(), os.O_RDONLY | os.O_DIRECTORY
-        )
+        folder = kernel.open_beneath(root, ("/".join(parts[:-1]) or ".").encode(), os.O_RDONLY | os.O_DIRECTORY)
         try:
             _replace(folder, parts[-1], file.data)
         finally:
@@ -68,9 +66,7 @@ def _save(root: int, file: OutputFile) -> None:
         note(f"fumehood: not saved: {shown}: {os.strerror(error.errno or 0)}")
         return
     if any(part in _OBEYED for part in parts):
-        note(
-            f"fumehood: saved {shown}, which tools obey without asking: look at it before you use the folder"
-        )
+        note(f"fumehood: saved {shown}, which tools obey without asking: look at it before you use the folder")
 
 
 def _make_folder(root: int, parent: str, name: str) -> None:

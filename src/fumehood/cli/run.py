@@ -62,9 +62,7 @@ def _request(arguments: Arguments) -> tuple[ExecutionRequest, bool]:
         code, name = _read_text(path), os.path.basename(path)
         language = language or language_of(name)
         if language is None:
-            raise UsageError(
-                f"{path!r} has no suffix of a known language: say --language ({', '.join(languages())})"
-            )
+            raise UsageError(f"{path!r} has no suffix of a known language: say --language ({', '.join(languages())})")
     request = ExecutionRequest(
         code=code,
         language=language or "python",
@@ -185,9 +183,7 @@ COMMAND = Command(
         Option(name="language", short="l", metavar="NAME", help=f"One of {', '.join(languages())}."),
         Option(name="timeout", short="t", metavar="SECONDS", convert=_seconds, help="Wall time (30)."),
         Option(name="cpu", metavar="SECONDS", convert=_seconds, help="CPU time of all its processes (60)."),
-        Option(
-            name="memory", short="m", metavar="SIZE", convert=_size, help="Memory, files included (512M)."
-        ),
+        Option(name="memory", short="m", metavar="SIZE", convert=_size, help="Memory, files included (512M)."),
         Option(name="disk", metavar="SIZE", convert=_size, help="What its folders hold together (128M)."),
         Option(name="pids", metavar="N", convert=_whole, help="Processes and threads (128)."),
         Option(
@@ -206,18 +202,14 @@ COMMAND = Command(
             convert=_file,
             help="A file to lay into /work.",
         ),
-        Option(
-            name="out", short="o", metavar="DIR", help="Save the files it leaves in /work to this folder."
-        ),
+        Option(name="out", short="o", metavar="DIR", help="Save the files it leaves in /work to this folder."),
         Option(
             name="cgroup",
             help="Bound memory and processes by a cgroup v1 too, at the cost of 10 to 20 ms; v2 costs nothing and is "
             "always used. Without either the supervisor samples.",
         ),
         Option(name="json", help="Print the whole result as JSON."),
-        Option(
-            name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."
-        ),
+        Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),
     examples=(
         "fumehood run -c 'print(6*7)'",

@@ -32,14 +32,9 @@ def _build(arguments: Arguments) -> int:
 
 def _list(arguments: Arguments) -> int:
     folder = packages.folder()
-    names = (
-        sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        if os.path.isdir(folder)
-        else []
-    )
+    names = sorted(name for name in os.listdir(folder) if not name.startswith(".")) if os.path.isdir(folder) else []
     rows = [
-        {"revision": name, "path": os.path.join(folder, name), "current": name == packages.revision()}
-        for name in names
+        {"revision": name, "path": os.path.join(folder, name), "current": name == packages.revision()} for name in names
     ]
     if arguments.json:
         print(json.dumps(rows, indent=2))

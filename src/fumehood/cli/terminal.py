@@ -25,12 +25,7 @@ def _is_safe(char: str) -> bool:
     if char in _KEPT:
         return True
     number = ord(char)
-    return (
-        number >= 32
-        and not 127 <= number < 160
-        and char not in _BIDIRECTIONAL
-        and not 0xD800 <= number < 0xE000
-    )
+    return number >= 32 and not 127 <= number < 160 and char not in _BIDIRECTIONAL and not 0xD800 <= number < 0xE000
 
 
 def _visible(char: str) -> str:

@@ -70,9 +70,7 @@ def choose(spec: str | None, surroundings: Surroundings) -> ChatModel:
     raise NoModel(f"no model was named and none was found. {HOW_TO_GET_ONE}")
 
 
-def _named(
-    spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: Mapping[str, int]
-) -> ChatModel:
+def _named(spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: Mapping[str, int]) -> ChatModel:
     kind, colon, rest = spec.partition(":")
     timeout_seconds = float(settings.get("timeout_seconds", 300))
     if not colon or not rest:
@@ -81,13 +79,9 @@ def _named(
         return ScriptedModel(DEMO if rest == "demo" else Path(rest))
     if kind == "mistral":
         if not keys.get("MISTRAL_API_KEY"):
-            raise NoModel(
-                "model mistral:… needs MISTRAL_API_KEY in the environment or in the configuration's .env"
-            )
+            raise NoModel("model mistral:… needs MISTRAL_API_KEY in the environment or in the configuration's .env")
         url = settings.get("mistral_server_url") or keys.get("MISTRAL_SERVER_URL")
-        return MistralModel(
-            rest, key=keys["MISTRAL_API_KEY"], server_url=url, timeout_seconds=timeout_seconds
-        )
+        return MistralModel(rest, key=keys["MISTRAL_API_KEY"], server_url=url, timeout_seconds=timeout_seconds)
     model, at, base_url = rest.partition("@")
     if kind in ports and not at:
         base_url = f"http://127.0.0.1:{ports[kind]}/v1"
@@ -112,9 +106,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} cannot be used: {error}") from error
     for name, value in settings.items():
         if name not in _KEYS:
-            raise ConfigurationError(
-                f"{path} has the unknown setting {name!r}: it may have {', '.join(_KEYS)}"
-            )
+            raise ConfigurationError(f"{path} has the unknown setting {name!r}: it may have {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[name]) or isinstance(value, bool):  # type: ignore[arg-type]  # a type or a tuple
             raise ConfigurationError(f"{path}: {name} is {value!r}, of the wrong type")
     return settings
@@ -124,9 +116,7 @@ def _read_keys(path: Path) -> dict[str, str]:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
-            raise ConfigurationError(
-                f"{path} holds keys and others may read it (mode {mode:04o}): chmod 600 {path}"
-            )
+            raise ConfigurationError(f"{path} holds keys and others may read it (mode {mode:04o}): chmod 600 {path}")
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}

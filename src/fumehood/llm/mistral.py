@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 class MistralModel:
     """A model on Mistral's API, or, with `server_url`, on a server that speaks it."""
 
-    def __init__(
-        self, model: str, *, key: str, server_url: str | None = None, timeout_seconds: float = 300.0
-    ) -> None:
+    def __init__(self, model: str, *, key: str, server_url: str | None = None, timeout_seconds: float = 300.0) -> None:
         self._model = model
         self._key = key
         self._server_url = server_url
@@ -59,15 +57,11 @@ class MistralModel:
             with self._client().chat.stream(**request) as events:
                 return self._streamed(events, tool_choice, on_text)
         except errors.ResponseValidationError as error:
-            raise ModelMisbehaved(
-                f"{self.name} sent what is no chat completion: {error.cause or error}"
-            ) from error
+            raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {error.cause or error}") from error
         except (errors.HTTPValidationError, errors.SDKError) as error:
             raise ModelRefused(f"{self.name} answered {error.status_code}: {_words(error.body)}") from error
         except httpx2.TimeoutException as error:
-            raise ModelUnreachable(
-                f"{self.name} did not answer in {self._timeout_seconds:g} seconds"
-            ) from error
+            raise ModelUnreachable(f"{self.name} did not answer in {self._timeout_seconds:g} seconds") from error
         except (errors.NoResponseError, httpx2.HTTPError) as error:
             raise ModelUnreachable(f"{self.name} cannot be reached or broke off: {error}") from error
         except (ValueError, AttributeError, TypeError) as error:
@@ -82,7 +76,7 @@ class MistralModel:
             )
         return self._loaded
 
-    def _whole(self, answer: Any, tool_choice: str) -> Completion:  # noqa: ANN401 - unchecked JSON of a server's
+    def _whole(self, answer: Any, tool_choice: str) -> Completion:
         if not answer.choices:
             raise ModelMisbehaved(f"{self.name} sent an answer without choices")
         choice = answer.choices[0]
@@ -111,7 +105,7 @@ class MistralModel:
         return finished("".join(pieces), parts, reason, usage, tool_choice=tool_choice, model=self.name)
 
 
-def _usage(usage: Any) -> Usage:  # noqa: ANN401 - as above
+def _usage(usage: Any) -> Usage:
     if not usage:
         return Usage()
     return Usage(prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0)

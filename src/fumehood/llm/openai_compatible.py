@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 class OpenAICompatible:
     """A model on such a server. `key` may be any text where the server asks for none."""
 
-    def __init__(
-        self, model: str, *, base_url: str, key: str = "none", timeout_seconds: float = 300.0
-    ) -> None:
+    def __init__(self, model: str, *, base_url: str, key: str = "none", timeout_seconds: float = 300.0) -> None:
         self._model = model
         self._base_url = base_url
         self._key = key
@@ -61,9 +59,7 @@ class OpenAICompatible:
         except openai.APIStatusError as error:
             raise ModelRefused(f"{self.name} answered {error.status_code}: {_words(error)}") from error
         except openai.APITimeoutError as error:
-            raise ModelUnreachable(
-                f"{self.name} did not answer in {self._timeout_seconds:g} seconds"
-            ) from error
+            raise ModelUnreachable(f"{self.name} did not answer in {self._timeout_seconds:g} seconds") from error
         except openai.APIConnectionError as error:
             raise ModelUnreachable(f"{self.name} cannot be reached: {error.__cause__ or error}") from error
         except httpx2.HTTPError as error:
@@ -82,7 +78,7 @@ class OpenAICompatible:
             )
         return self._loaded
 
-    def _whole(self, answer: Any, tool_choice: str) -> Completion:  # noqa: ANN401 - unchecked JSON of a server's
+    def _whole(self, answer: Any, tool_choice: str) -> Completion:
         if not answer.choices:
             raise ModelMisbehaved(f"{self.name} sent an answer without choices")
         choice = answer.choices[0]
@@ -105,14 +101,12 @@ class OpenAICompatible:
                     on_text(text)
                 for call in choice.delta.tool_calls or ():
                     function = call.function
-                    parts.add(
-                        call.index, call.id, function and function.name, function and function.arguments
-                    )
+                    parts.add(call.index, call.id, function and function.name, function and function.arguments)
                 reason = choice.finish_reason or reason
         return finished("".join(pieces), parts, reason, usage, tool_choice=tool_choice, model=self.name)
 
 
-def _usage(usage: Any) -> Usage:  # noqa: ANN401 - as above
+def _usage(usage: Any) -> Usage:
     if usage is None:
         return Usage()
     return Usage(prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0)

@@ -154,9 +154,7 @@ def new_call_id() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(9))
 
 
-def finished(
-    text: str, parts: CallParts, reason: object, usage: Usage, *, tool_choice: str, model: str
-) -> Completion:
+def finished(text: str, parts: CallParts, reason: object, usage: Usage, *, tool_choice: str, model: str) -> Completion:
     """Make the answer, checking what every client must check."""
     calls = parts.calls()
     if reason is None:
@@ -196,17 +194,20 @@ def _in_call_order(messages: Sequence[Message]) -> list[Message]:
     ordered: list[Message] = []
     places: dict[str, int] = {}
     run: list[ToolMessage] = []
-    for message in (*messages, None):
+    for message in messages:
         if isinstance(message, ToolMessage):
             run.append(message)
             continue
-        ordered += sorted(run, key=lambda result: places.get(result.call_id, len(places)))
+        ordered += _sorted(run, places)
         run = []
         if isinstance(message, AssistantMessage):
             places = {call.id: place for place, call in enumerate(message.tool_calls)}
-        if message is not None:
-            ordered.append(message)
-    return ordered
+        ordered.append(message)
+    return ordered + _sorted(run, places)
+
+
+def _sorted(results: list[ToolMessage], places: dict[str, int]) -> list[Message]:
+    return [*sorted(results, key=lambda result: places.get(result.call_id, len(places)))]
 
 
 def _as_dict(message: Message, *, named_results: bool) -> dict[str, Any]:

@@ -76,9 +76,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
             if not isinstance(dialogue["question"], str) or not ({"turns", "json_mode"} & dialogue.keys()):
                 raise ValueError("a dialogue needs a question and turns or json_mode")
     except OSError as error:
-        raise ConfigurationError(
-            f"the dialogue file {str(path)!r} cannot be read: {error.strerror}"
-        ) from error
+        raise ConfigurationError(f"the dialogue file {str(path)!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"the dialogue file {str(path)!r} is not of the shape that fumehood.llm.scripted describes: {error!r}"

@@ -40,8 +40,8 @@ class ExecutionRequest(Record):
     language: str = "python"
     name: str | None = None
     args: Sequence[str] = ()
-    env: Mapping[str, str] = {}  # noqa: RUF012 - never written: the record is frozen
-    files: Mapping[str, str | bytes] = {}  # noqa: RUF012 - as above
+    env: Mapping[str, str] = {}
+    files: Mapping[str, str | bytes] = {}
     stdin: str | bytes = b""
     limits: Limits = Limits()
 
@@ -137,14 +137,14 @@ def _printable(path: str) -> str:
 
 
 def _check_args(args: object) -> None:
-    if isinstance(args, (str, bytes)) or not isinstance(args, (list, tuple)):
+    if not isinstance(args, (list, tuple)):
         raise InvalidRequest(f"args is {type(args).__name__}: give a list of texts")
     for arg in args:
         if not isinstance(arg, str) or "\0" in arg:
             raise InvalidRequest(f"argument {arg!r} is not text without NUL")
 
 
-def _check_env(env: object) -> None:
+def _check_env(env: Mapping[Any, Any]) -> None:
     if not hasattr(env, "items"):
         raise InvalidRequest(f"env is {type(env).__name__}: give a mapping of names to texts")
     for name, value in env.items():
@@ -154,19 +154,15 @@ def _check_env(env: object) -> None:
             raise InvalidRequest(f"environment value of {name} is not text without NUL")
 
 
-def _check_files(files: object, program: str | None) -> None:
+def _check_files(files: Mapping[str, str | bytes], program: str | None) -> None:
     if not hasattr(files, "items"):
         raise InvalidRequest(f"files is {type(files).__name__}: give a mapping of paths to texts or bytes")
     if program is not None and ("/" in program or (why := why_not_inside(program)) is not None):
-        raise InvalidFilePath(
-            f"program name {program!r}: {why if '/' not in program else 'give a name without /'}"
-        )
+        raise InvalidFilePath(f"program name {program!r}: {why if '/' not in program else 'give a name without /'}")
     seen: dict[str, str] = {}
     for path, data in files.items():
         if (why := why_not_inside(path)) is not None:
-            raise InvalidFilePath(
-                f"file path {path!r}: {why}; give a relative path inside the working directory"
-            )
+            raise InvalidFilePath(f"file path {path!r}: {why}; give a relative path inside the working directory")
         if not isinstance(data, (str, bytes)):
             raise InvalidRequest(f"file {path!r} is {type(data).__name__}: give text or bytes")
         if (twin := seen.setdefault(path.casefold(), path)) != path:
@@ -174,9 +170,7 @@ def _check_files(files: object, program: str | None) -> None:
     for path in files:
         for parent in _parents(path):
             if parent in files:
-                raise InvalidFilePath(
-                    f"file path {parent!r} is a file and, for {path!r}, a folder; rename one"
-                )
+                raise InvalidFilePath(f"file path {parent!r} is a file and, for {path!r}, a folder; rename one")
 
 
 def _parents(path: str) -> list[str]:

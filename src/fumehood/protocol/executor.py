@@ -15,9 +15,7 @@ OutputListener = Callable[["Stream", bytes], None]
 class Executor(Protocol):
     """Runs programs. The local engine is one; a remote and a cluster executor are to follow."""
 
-    def execute(
-        self, request: ExecutionRequest, *, on_output: OutputListener | None = None
-    ) -> ExecutionResult:
+    def execute(self, request: ExecutionRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         """Run to the end and return the result.
 
         Raises an error of `fumehood.errors` where the request, the host or we are at fault.

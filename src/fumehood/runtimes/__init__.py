@@ -32,7 +32,7 @@ def get(language: str) -> Runtime:
     module = _MODULES.get(language.lower())
     if module is None:
         raise UnknownLanguage(f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}")
-    runtime: Runtime = getattr(__import__(f"{__name__}.{module}", fromlist=["RUNTIME"]), "RUNTIME")
+    runtime: Runtime = __import__(f"{__name__}.{module}", fromlist=["RUNTIME"]).RUNTIME
     return runtime
 
 

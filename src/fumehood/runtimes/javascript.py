@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 # From here on Node tells modules from scripts by itself, by trying.
 _DETECTS = (20, 10)
 # For older ones: what only a module may have at the start of a line.
-_MODULE_ONLY = re.compile(
-    r"^(?:import[\s{*'\"]|export\s|await\s|(?:const|let|var)\s[^=]*=\s*await\s)", re.MULTILINE
-)
+_MODULE_ONLY = re.compile(r"^(?:import[\s{*'\"]|export\s|await\s|(?:const|let|var)\s[^=]*=\s*await\s)", re.MULTILINE)
 
 
 class JavaScript:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import RuntimeUnavailable
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .runtime import Notice

@@ -30,9 +30,7 @@ def probe(spawn: Spawn, without: frozenset[str] = frozenset()) -> list[Probe]:
     try:
         found = _run(spawn, without)
     except SandboxFailed as error:
-        return [
-            Probe(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in WALLS
-        ]
+        return [Probe(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in WALLS]
     nothing = (False, "the canary did not get that far")
     return [
         Probe(wall=wall, up=up, seen=seen, remedy="" if up else _remedy(wall, seen))
@@ -94,7 +92,9 @@ def _namespace(name: str) -> str:
 
 def _remedy(wall: str, seen: str) -> str:
     if wall == "landlock" and landlock.abi() == 0:
-        return "Boot with `landlock` in the kernel's lsm= list (Linux 5.13 or newer), or give it up: --without landlock."
+        return (
+            "Boot with `landlock` in the kernel's lsm= list (Linux 5.13 or newer), or give it up: --without landlock."
+        )
     if "clone3" in seen or "uid_map" in seen:
         return _namespace_remedy()
     if "mount proc" in seen:
@@ -119,9 +119,7 @@ def _namespace_remedy() -> str:
             "AppArmor profile with `userns,` for this Python lifts it for Fumehood alone."
         )
     if _sysctl("kernel/unprivileged_userns_clone") == "0":
-        return (
-            "This kernel keeps user namespaces for root: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
-        )
+        return "This kernel keeps user namespaces for root: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
     if _sysctl("user/max_user_namespaces") == "0":
         return "User namespaces are set to none: `sudo sysctl -w user.max_user_namespaces=15000`."
     return (

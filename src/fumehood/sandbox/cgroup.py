@@ -25,9 +25,7 @@ class Cgroup:
         self._version = version
 
     @classmethod
-    def open(
-        cls, limits: Limits, *, root: str = _ROOT, membership: str = "/proc/self/cgroup"
-    ) -> Cgroup | None:
+    def open(cls, limits: Limits, *, root: str = _ROOT, membership: str = "/proc/self/cgroup") -> Cgroup | None:
         """Make the groups with their limits; None where this process may not."""
         try:
             with open(membership, encoding="utf-8") as file:
@@ -114,9 +112,7 @@ class Cgroup:
     def peak_bytes(self) -> int | None:
         """The most memory it ever held; None where the kernel is too old to tell."""
         folder = self._folders["unified" if self._version == 2 else "memory"]
-        text = _read(
-            f"{folder}/{'memory.peak' if self._version == 2 else 'memory.max_usage_in_bytes'}"
-        ).strip()
+        text = _read(f"{folder}/{'memory.peak' if self._version == 2 else 'memory.max_usage_in_bytes'}").strip()
         return int(text) if text.isdigit() else None
 
     def close(self) -> None:
@@ -138,9 +134,7 @@ def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> int:
     except OSError:
         return 0
     for _number, names, path in lines:
-        parent = (
-            f"{root}/{names}{path}" if names in ("memory", "pids") else f"{root}{path}" if not names else ""
-        )
+        parent = f"{root}/{names}{path}" if names in ("memory", "pids") else f"{root}{path}" if not names else ""
         for entry in os.listdir(parent) if parent and os.path.isdir(parent) else ():
             maker = entry.removeprefix(_PREFIX).split("-")[0] if entry.startswith(_PREFIX) else ""
             if maker.isdigit() and not os.path.exists(f"/proc/{maker}"):

@@ -16,7 +16,7 @@ from .spec import USER_ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
 
     from .spec import Spec
 
@@ -58,6 +58,7 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
     sources = tree.open_sources(spec)
     system_calls = filters.load(kernel.MACHINE, sampled=wiring.sampled)
     _become_user(user)
+    kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")
     kernel.raise_loopback()
     if "seccomp" in spec.without:

@@ -117,6 +117,11 @@ def pivot_root_here() -> None:
     os.chdir("/")
 
 
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces."""
+    _checked("unshare", _libc.unshare(flags))
+
+
 def set_hostname(name: str) -> None:
     """Name this uts namespace."""
     _checked("sethostname", _libc.sethostname(name.encode(), ctypes.c_size_t(len(name))))
@@ -127,9 +132,7 @@ def raise_loopback() -> None:
     # By the C library: Python's fcntl is a shared object that takes ten times as long to load as this takes.
     descriptor = _checked("socket", _libc.socket(2, 2 | 0o2000000, 0))  # AF_INET, SOCK_DGRAM | SOCK_CLOEXEC
     try:
-        request = (
-            b"lo".ljust(16, b"\0") + (0x1 | 0x40).to_bytes(2, "little") + bytes(22)
-        )  # IFF_UP | IFF_RUNNING
+        request = b"lo".ljust(16, b"\0") + (0x1 | 0x40).to_bytes(2, "little") + bytes(22)  # IFF_UP | IFF_RUNNING
         _checked("ioctl SIOCSIFFLAGS", _libc.ioctl(descriptor, ctypes.c_ulong(0x8914), request))
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ when the engine's end of its socket closes, which takes every sandbox with it (t
 
 from __future__ import annotations
 
+import _socket
 import array
 import marshal
 import os
@@ -20,9 +21,7 @@ from .isolation import namespaces
 from .spec import Spec
 
 #: What the launcher inherits of the environment: nothing. Its program is this module.
-_PROGRAM = (
-    "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
-)
+_PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
 
 
 class Launcher:
@@ -34,7 +33,7 @@ class Launcher:
         self._socket: socket.socket | None = None
 
     def spawn(
-        self, spec: Spec, stdio: tuple[int, int, int], control: socket.socket, cgroups: tuple[str, ...],
+        self, spec: Spec, stdio: tuple[int, int, int], control: _socket.socket, cgroups: tuple[str, ...],
         user: int | None,
     ) -> tuple[int, int]:  # fmt: skip
         """Do what `namespaces.spawn` does, from the launcher's process. A dead launcher is replaced once."""
@@ -59,11 +58,9 @@ class Launcher:
             self._stop()
 
     def _ask(self, descriptors: list[int]) -> tuple[int, int]:
-        if self._socket is None:
-            self._start()
-        assert self._socket is not None
-        socket.send_fds(self._socket, [b"spawn"], descriptors)
-        answer, received, _flags, _address = socket.recv_fds(self._socket, 4096, 1)
+        channel = self._socket or self._start()
+        socket.send_fds(channel, [b"spawn"], descriptors)
+        answer, received, _flags, _address = socket.recv_fds(channel, 4096, 1)
         if not answer:
             raise EOFError("the launcher ended")
         if not received:
@@ -71,7 +68,7 @@ class Launcher:
         os.set_inheritable(received[0], False)
         return int(answer), received[0]
 
-    def _start(self) -> None:
+    def _start(self) -> socket.socket:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         program = _PROGRAM.format(path=path, descriptor=far.fileno())
@@ -82,6 +79,7 @@ class Launcher:
                 pass_fds=[far.fileno()], env={}, cwd="/", stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self._socket = near
+        return near
 
     def _stop(self) -> None:
         if self._socket is not None:
@@ -105,9 +103,7 @@ def serve(descriptor: int) -> None:
             os._exit(0)
         try:
             pid, pidfd = _spawn(descriptors)
-            engine.sendmsg(
-                [str(pid).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
-            )
+            engine.sendmsg([str(pid).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
             os.close(pidfd)
         except (OSError, SandboxFailed) as error:
             engine.send(str(error).encode("utf-8", "replace")[:4000])

@@ -48,9 +48,7 @@ def compile_filter(machine: str, *, sampled: bool = False) -> bytes:
     `sampled`: no cgroup counts memory, so memory that no sample can see (a memfd that nobody maps) is refused.
     """
     column = list(_AUDIT_ARCH).index(machine)
-    actions = {
-        number: action for name, action in _actions().items() if (number := NUMBERS[name][column]) is not None
-    }
+    actions = {number: action for name, action in _actions().items() if (number := NUMBERS[name][column]) is not None}
     if sampled:
         actions[_number("memfd_create", column)] = _refuse(errno.ENOSYS)
     tree = _tree(_intervals(actions))
@@ -67,7 +65,8 @@ def compile_filter(machine: str, *, sampled: bool = False) -> bytes:
 
 def _number(name: str, column: int) -> int:
     number = NUMBERS[name][column]
-    assert number is not None
+    if number is None:
+        raise ValueError(f"{name} has no number on this processor")
     return number
 
 

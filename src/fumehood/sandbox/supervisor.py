@@ -21,8 +21,8 @@ from .isolation.namespaces import UserLease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
-    from socket import socket
     from typing import Literal
 
     from .spec import Spec
@@ -123,9 +123,7 @@ class _Run:
             stdio = (theirs[0], theirs[1], theirs[2])
             self._pid, self._descriptors["process"] = spawn(self._spec, stdio, self._far, entrances, user)
         except OSError as error:
-            raise SandboxFailed(
-                f"no sandbox could be started: {error}. `fumehood doctor` tells why"
-            ) from error
+            raise SandboxFailed(f"no sandbox could be started: {error}. `fumehood doctor` tells why") from error
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
@@ -181,9 +179,7 @@ class _Run:
                 self._end("out_of_memory", held)
             elif self._cpu_seconds >= self._limits.cpu_seconds:
                 self._end("timeout", f"{self._limits.cpu_seconds:g} seconds of CPU time are used up")
-            self._next_sample = now + (
-                _SAMPLE_MEMORY_SECONDS if self._cgroup is None else _SAMPLE_CPU_SECONDS
-            )
+            self._next_sample = now + (_SAMPLE_MEMORY_SECONDS if self._cgroup is None else _SAMPLE_CPU_SECONDS)
 
     def _end(self, verdict: Verdict, detail: str) -> None:
         if self._verdict is None:
@@ -271,7 +267,8 @@ class _Run:
 
     def _take_stdin(self) -> None:
         source = self._stdin.source
-        assert source is not None
+        if source is None:
+            return
         piece = os.read(source, _PIECE)
         # Not polled again before the guest has taken this piece.
         self._stop_polling(source)

@@ -95,9 +95,7 @@ def _bind(source: str, inside: str) -> None:
     kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
     device = stat.S_ISCHR(mode)
     attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
-    kernel.mount_setattr(
-        target, attributes | (kernel.MOUNT_ATTR_NOEXEC if device else kernel.MOUNT_ATTR_NODEV)
-    )
+    kernel.mount_setattr(target, attributes | (kernel.MOUNT_ATTR_NOEXEC if device else kernel.MOUNT_ATTR_NODEV))
 
 
 def _link_top_level() -> None:

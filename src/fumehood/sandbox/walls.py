@@ -60,9 +60,7 @@ def named(without: Iterable[str]) -> frozenset[str]:
     """Check names of walls to give up. Raises `InvalidRequest` naming those that can be."""
     names = frozenset([without] if isinstance(without, str) else without)
     if unknown := sorted(names - CAN_GO_WITHOUT.keys()):
-        raise errors.InvalidRequest(
-            f"wall {unknown[0]!r} cannot be given up: choose from {', '.join(CAN_GO_WITHOUT)}"
-        )
+        raise errors.InvalidRequest(f"wall {unknown[0]!r} cannot be given up: choose from {', '.join(CAN_GO_WITHOUT)}")
     return names
 
 

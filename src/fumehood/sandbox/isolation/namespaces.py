@@ -15,13 +15,15 @@ from ..spec import USER_ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
+    from typing import Self
 
     from ..spec import Spec
 
+# The cgroup namespace is made later, by process 1: it takes for its root the group in which it is made.
 NAMESPACES = (
-    kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
-    | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+    kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 )  # fmt: skip
 
 #: Global user ids for sandboxes that root starts: 65,536 of them, away from people, services and subordinate ids.
@@ -102,7 +104,7 @@ class UserLease:
         self.user: int | None = None
         self._socket: socket | None = None
 
-    def __enter__(self) -> UserLease:
+    def __enter__(self) -> Self:
         if os.geteuid() == 0:
             self._claim()
         return self

@@ -1,0 +1,144 @@
+"""Attacks on the kernel by system call. Arguments are such that without walls the answer is another one, for anyone."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Attack
+
+#: Name: (call, the errno that the walls answer). Numbers are x86-64's and arm64's.
+CALLS = {
+    "p09_mount": ("raw(165, 40, 1, 1, 1, 0, 0)", "EPERM"),
+    "p09_open_tree": ("raw(428, 428, -1, 0, -1)", "EPERM"),
+    "p09_mount_setattr": ("raw(442, 442, -1, 0, 0xffff0000, 0, 0)", "EPERM"),
+    "p10_umount": ("raw(166, 39, 1, 0xffff)", "EPERM"),
+    "p10_chroot": ("raw(161, 51, 1)", "EPERM"),
+    "p37_clone_into_a_new_user_namespace": ("cloned(0x10000000)", "EPERM"),
+    "p37_clone_into_a_new_time_namespace": ("cloned(0x10000000 | 0x80)", "EPERM"),
+    "p37_clone3": ("raw(435, 435, 0, 0)", "ENOSYS"),
+    "p42_clock_settime": ("raw(227, 112, 0, 1)", "EPERM"),
+    "p42_adjtimex": ("raw(159, 171, 1)", "EPERM"),
+    "p58_add_key": ("raw(248, 217, 1, 1, 0, 0, 0)", "EPERM"),
+    "p58_request_key": ("raw(249, 218, 1, 1, 0, 0)", "EPERM"),
+    "p62_io_uring_setup": ("raw(425, 425, 1, 0)", "EPERM"),
+    "p62_io_uring_enter": ("raw(426, 426, -1, 0, 0, 0, 0, 0)", "EPERM"),
+    "p63_bpf": ("raw(321, 280, 0, 1, 1 << 20)", "EPERM"),
+    "p63_perf_event_open": ("raw(298, 241, 1, 0, -1, -1, 0xffff)", "EPERM"),
+    "p64_userfaultfd": ("raw(323, 282, 1 | 4)", "EPERM"),
+    "p65_unshare_user": ("raw(272, 97, 0x10000000)", "EPERM"),
+    "p65_unshare_user_net_mount": ("raw(272, 97, 0x10000000 | 0x40000000 | 0x20000)", "EPERM"),
+    "p66_setns": ("raw(308, 268, -1, 0)", "EPERM"),
+    "p68_no_random_addresses": ("raw(135, 92, 0x0040000)", "EPERM"),
+    "p68_read_implies_exec": ("raw(135, 92, 0x0400000)", "EPERM"),
+    "p71_keyctl": ("raw(250, 219, 999, 0, 0, 0, 0)", "EPERM"),
+    "p73_seccomp_listener": ("raw(317, 277, 1, 8, 1)", "EPERM"),
+    "p73_ptrace": ("raw(101, 117, 0, 0, 0, 0)", "EPERM"),
+    "p73_process_vm_readv": ("raw(310, 270, os.getpid(), 0, 0, 0, 0, 0)", "EPERM"),
+    "p73_pidfd_getfd": ("raw(438, 438, -1, 0, 0)", "EPERM"),
+    "p73_kcmp": ("raw(312, 272, os.getpid(), os.getpid(), 0, 0, 0)", "EPERM"),
+    "p50_shmget": ("raw(29, 194, 0, 1, 0)", "EPERM"),
+    "p50_msgget": ("raw(68, 186, 0, 0)", "EPERM"),
+    "p50_semget": ("raw(64, 190, 0, 1, 0)", "EPERM"),
+    "p13_vmsplice": ("raw(278, 75, -1, 0, 0, 0)", "EPERM"),
+    "p13_name_to_handle_at": ("raw(303, 264, -100, 1, 0, 0, 0xffff)", "EPERM"),
+    "p13_mbind": ("raw(237, 235, 1, 1, 99, 0, 0, 0)", "EPERM"),
+}
+
+_PROGRAM = """
+def cloned(flags):
+    answer = raw(56, 220, flags | 17, 0, 0, 0, 0)
+    if answer == "done" and os.getpid() != parent:
+        os._exit(0)
+    return answer
+parent = os.getpid()
+answer = {call}
+if os.getpid() != parent:
+    os._exit(0)
+print(answer)
+"""
+
+
+@pytest.mark.parametrize(("call", "wanted"), CALLS.values(), ids=CALLS.keys())
+def test_the_call_is_refused(attack: Attack, call: str, wanted: str) -> None:
+    assert attack(_PROGRAM.format(call=call)).stdout == f"{wanted}\n"
+
+
+#: What only root could do without walls; the arguments are of no use even then.
+ROOTS_CALLS = {
+    "reboot": "raw(169, 142, 0, 0, 0, 0)",
+    "kexec_load": "raw(246, 104, 0, 1 << 20, 0, 0)",
+    "init_module": "raw(175, 105, 1, 1, 1)",
+    "swapon": "raw(167, 224, 1, 0)",
+    "acct": "raw(163, 89, 1)",
+    "quotactl": "raw(179, 60, 0xffffffff, 1, 0, 0)",
+    "syslog": "raw(103, 116, 99, 0, 0)",
+    "open_by_handle_at": "raw(304, 265, -1, 1, 0)",
+    "pivot_root": "raw(155, 41, 1, 1)",
+    "sethostname": "raw(170, 161, 1, 1 << 20)",
+}
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("call", ROOTS_CALLS.values(), ids=ROOTS_CALLS.keys())
+def test_p78_the_machine_itself_is_out_of_reach(attack: Attack, call: str) -> None:
+    assert attack(f"print({call})").stdout == "EPERM\n"
+
+
+SOCKETS = {
+    "p70_netlink": ("16, socket.SOCK_RAW, 0", "EAFNOSUPPORT"),
+    "p70_packet": ("17, socket.SOCK_RAW, 0", "EAFNOSUPPORT"),
+    "p70_kernel_crypto": ("38, socket.SOCK_SEQPACKET, 0", "EAFNOSUPPORT"),
+    "p05_vsock": ("40, socket.SOCK_STREAM, 0", "EAFNOSUPPORT"),
+    "p70_raw_icmp": ("socket.AF_INET, socket.SOCK_RAW, 1", "EPROTONOSUPPORT"),
+    "p70_ping": ("socket.AF_INET, socket.SOCK_DGRAM, 1", "EPROTONOSUPPORT"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), SOCKETS.values(), ids=SOCKETS.keys())
+def test_the_socket_is_refused(attack: Attack, arguments: str, wanted: str) -> None:
+    result = attack(f"print(tried(lambda: socket.socket({arguments})), os.path.isdir('/sys'))")
+    assert result.stdout == f"{wanted} False\n"
+
+
+FILES = {
+    "oom_score": ("/proc/self/oom_score_adj", "500"),
+    "name": ("/proc/self/comm", "x"),
+    "user_map": ("/proc/self/uid_map", "0 0 1"),
+    "core_pattern": ("/proc/sys/kernel/core_pattern", ""),
+    "sysrq": ("/proc/sysrq-trigger", ""),
+    "timer_slack": ("/proc/self/timerslack_ns", "1"),
+}
+
+
+@pytest.mark.parametrize(("path", "text"), FILES.values(), ids=FILES.keys())
+def test_p74_the_kernels_files_cannot_be_written(attack: Attack, path: str, text: str) -> None:
+    result = attack(f"print(tried(lambda: os.write(os.open({path!r}, os.O_WRONLY), {text!r}.encode())), os.path.isdir('/sys'))")
+    assert result.stdout in ("EACCES False\n", "ENOENT False\n")
+
+
+def test_p75_no_cgroup_is_seen(attack: Attack) -> None:
+    result = attack("print(os.path.exists('/sys/fs/cgroup'), set(l.split(':')[2] for l in open('/proc/self/cgroup')) <= {'/\\n'})")
+    assert result.stdout == "False True\n"
+
+
+def test_p77_nothing_tells_of_the_kernel_or_the_machine(attack: Attack) -> None:
+    places = ["kallsyms", "kcore", "keys", "config.gz", "cmdline", "modules", "timer_list", "cpuinfo", "meminfo", "sys"]
+    result = attack(f"print([p for p in {places} if os.path.exists('/proc/' + p)] + [p for p in ['/sys'] if os.path.exists(p)])")
+    assert result.stdout == "[]\n"
+
+
+def test_p12_every_set_of_capabilities_is_empty(attack: Attack) -> None:
+    result = attack("print({int(l.split()[1], 16) for l in open('/proc/self/status') if l.startswith('Cap')})")
+    assert result.stdout == "{0}\n"
+
+
+def test_p67_dumpable_helpers_memory_cannot_be_read(attack: Attack) -> None:
+    import os
+
+    result = attack("""
+        if os.path.exists("/proc/sys"):
+            print("done")
+        print(tried(lambda: open("/proc/1/mem", "rb")), tried(lambda: open("/proc/1/environ", "rb").read()))
+    """)
+    assert os.getpid() > 0
+    assert set(result.stdout.split()) <= {"EACCES", "ENOENT", "EPERM", "ESRCH"}
