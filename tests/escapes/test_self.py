@@ -24,7 +24,8 @@ def test_p120_without_walls_every_attack_succeeds(tmp_path: Path) -> None:
         [*prefix, *command], env={**os.environ, "FUMEHOOD_TEST_UNWALLED": "1"}, capture_output=True, check=False, timeout=390
     )
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    ran = [case for case in cases if case.find("skipped") is None]
+    # An attack that succeeds may leave a socket open, which pytest reports as an error beside the failure.
+    ran = [case for case in cases if case.find("skipped") is None and case.find("error") is None]
     harmless = [f"{case.get('classname')}::{case.get('name')}" for case in ran if case.find("failure") is None]
     assert len(ran) > 90
     assert harmless == []
