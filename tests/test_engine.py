@@ -226,7 +226,11 @@ def test_a_killed_launcher_takes_its_sandboxes_along_and_is_replaced() -> None:
     marker = f"launcher-{os.getpid()}-{time.monotonic_ns()}"
     with Engine() as engine:
         run(engine, "print(1)")
-        thread = threading.Thread(target=lambda: pytest.raises(fumehood.FumehoodError, run, engine, "import time; time.sleep(30)", args=[marker]))
+        thread = threading.Thread(
+            target=lambda: pytest.raises(
+                fumehood.FumehoodError, run, engine, "import time; time.sleep(30)", args=[marker]
+            )
+        )
         thread.start()
         while not _running(marker):
             time.sleep(0.05)
@@ -242,7 +246,9 @@ def test_a_killed_launcher_takes_its_sandboxes_along_and_is_replaced() -> None:
 
 def test_nothing_is_left_after_many_runs(engine: Engine) -> None:
     def left() -> tuple[int, int, int]:
-        cgroups = sum(len(list(Path("/sys/fs/cgroup", which).rglob(f"fumehood-{os.getpid()}-*"))) for which in ("memory", "pids"))
+        cgroups = sum(
+            len(list(Path("/sys/fs/cgroup", which).rglob(f"fumehood-{os.getpid()}-*"))) for which in ("memory", "pids")
+        )
         mounts = Path("/proc/self/mountinfo").read_text().count("\n")
         return len(os.listdir("/proc/self/fd")), cgroups, mounts
 

@@ -134,8 +134,10 @@ def test_p27_the_folder_of_another_execution_cannot_be_found(attack: Attack) -> 
 
 def test_p28_shared_memory_does_not_outlive_its_execution(attack: Attack) -> None:
     name = f"escape-{secrets.token_hex(8)}"
-    attack(f"from multiprocessing import resource_tracker, shared_memory as s\nresource_tracker.register = print\n"
-           f"s.SharedMemory('{name}', create=True, size=4096)")
+    attack(
+        f"from multiprocessing import resource_tracker, shared_memory as s\nresource_tracker.register = print\n"
+        f"s.SharedMemory('{name}', create=True, size=4096)"
+    )
     on_host = Path("/dev/shm", name)
     left = on_host.exists()
     on_host.unlink(missing_ok=True)

@@ -60,6 +60,8 @@ def test_p18_a_file_with_a_hole_of_a_tebibyte_is_refused(attack: Attack) -> None
 def test_p18_no_more_is_taken_than_the_limit(attack: Attack) -> None:
     from fumehood import Limits
 
-    result = attack("for n in range(20): open(f'{n:02}', 'wb').write(bytes(100_000))", limits=Limits(files_out_bytes=500_000))
+    result = attack(
+        "for n in range(20): open(f'{n:02}', 'wb').write(bytes(100_000))", limits=Limits(files_out_bytes=500_000)
+    )
     assert sum(len(file.data) for file in result.files) <= 500_000
     assert len(result.skipped_files) >= 15

@@ -112,18 +112,24 @@ FILES = {
 
 @pytest.mark.parametrize(("path", "text"), FILES.values(), ids=FILES.keys())
 def test_p74_the_kernels_files_cannot_be_written(attack: Attack, path: str, text: str) -> None:
-    result = attack(f"print(tried(lambda: os.write(os.open({path!r}, os.O_WRONLY), {text!r}.encode())), os.path.isdir('/sys'))")
+    result = attack(
+        f"print(tried(lambda: os.write(os.open({path!r}, os.O_WRONLY), {text!r}.encode())), os.path.isdir('/sys'))"
+    )
     assert result.stdout in ("EACCES False\n", "ENOENT False\n")
 
 
 def test_p75_no_cgroup_is_seen(attack: Attack) -> None:
-    result = attack("print(os.path.exists('/sys/fs/cgroup'), set(l.split(':')[2] for l in open('/proc/self/cgroup')) <= {'/\\n'})")
+    result = attack(
+        "print(os.path.exists('/sys/fs/cgroup'), set(l.split(':')[2] for l in open('/proc/self/cgroup')) <= {'/\\n'})"
+    )
     assert result.stdout == "False True\n"
 
 
 def test_p77_nothing_tells_of_the_kernel_or_the_machine(attack: Attack) -> None:
     places = ["kallsyms", "kcore", "keys", "config.gz", "cmdline", "modules", "timer_list", "cpuinfo", "meminfo", "sys"]
-    result = attack(f"print([p for p in {places} if os.path.exists('/proc/' + p)] + [p for p in ['/sys'] if os.path.exists(p)])")
+    result = attack(
+        f"print([p for p in {places} if os.path.exists('/proc/' + p)] + [p for p in ['/sys'] if os.path.exists(p)])"
+    )
     assert result.stdout == "[]\n"
 
 

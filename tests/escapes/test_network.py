@@ -46,13 +46,17 @@ def test_p84_the_network_is_another_one_and_holds_only_lo(attack: Attack) -> Non
     result = attack("print(os.readlink('/proc/self/ns/net'), [name for _n, name in socket.if_nameindex()])")
     # Without netlink the C library cannot list interfaces; either answer shows that there is none but lo.
     assert str(Path("/proc/self/ns/net").readlink()) not in result.stdout
-    namespace = attack("print(sorted(line.split(':')[0].strip() for line in open('/proc/self/net/dev') if ':' in line))")
+    namespace = attack(
+        "print(sorted(line.split(':')[0].strip() for line in open('/proc/self/net/dev') if ':' in line))"
+    )
     assert namespace.stdout == "['lo']\n"
 
 
 def test_p84_going_outside_is_refused_at_once_and_counted(attack: Attack) -> None:
     # A connected datagram socket sends nothing: only the route is looked up.
-    result = attack("s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nprint(tried(lambda: s.connect(('192.0.2.1', 53))))")
+    result = attack(
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nprint(tried(lambda: s.connect(('192.0.2.1', 53))))"
+    )
     assert result.stdout == "ENETUNREACH\n"
     assert result.network_refused > 0
 

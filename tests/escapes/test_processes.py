@@ -131,14 +131,17 @@ def test_p35_a_process_of_the_hosts_cannot_be_signalled(attack: Attack) -> None:
 
 
 def test_p35_killing_process_1_from_inside_changes_nothing(attack: Attack) -> None:
-    result = attack("""
+    result = attack(
+        """
         import signal
         if os.readlink("/proc/self/ns/pid") == sys.argv[1]:
             sys.exit("no pid namespace")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGCHLD):
             tried(lambda: os.kill(1, number))
         print("still here")
-    """, args=[str(Path("/proc/self/ns/pid").readlink())])
+    """,
+        args=[str(Path("/proc/self/ns/pid").readlink())],
+    )
     assert result.stdout == "still here\n"
     assert result.reason == "exited"
 

@@ -19,9 +19,22 @@ def test_p120_without_walls_every_attack_succeeds(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     # Namespaces of its own where they can be had: what attacks leave behind goes with them.
     prefix = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"] if os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "-q", f"--junit-xml={report}", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(Path(__file__).parent),
+        "-q",
+        f"--junit-xml={report}",
+        "-p",
+        "no:cacheprovider",
+    ]
     subprocess.run(
-        [*prefix, *command], env={**os.environ, "FUMEHOOD_TEST_UNWALLED": "1"}, capture_output=True, check=False, timeout=390
+        [*prefix, *command],
+        env={**os.environ, "FUMEHOOD_TEST_UNWALLED": "1"},
+        capture_output=True,
+        check=False,
+        timeout=390,
     )
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     # An attack that succeeds may leave a socket open, which pytest reports as an error beside the failure.

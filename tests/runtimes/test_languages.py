@@ -132,7 +132,10 @@ def test_bash_sees_only_what_was_passed(engine: Engine) -> None:
     result = engine.execute(ExecutionRequest(code="env", language="bash", env={"A": "1"}))
     seen = dict(line.split("=", 1) for line in result.stdout.splitlines())
     # The shell itself adds three of its own.
-    assert {name: value for name, value in seen.items() if name not in ("PWD", "SHLVL", "_")} == {**BASE_ENVIRONMENT, "A": "1"}
+    assert {name: value for name, value in seen.items() if name not in ("PWD", "SHLVL", "_")} == {
+        **BASE_ENVIRONMENT,
+        "A": "1",
+    }
 
 
 def test_an_unknown_language_is_named_with_those_that_are_known(engine: Engine) -> None:
@@ -143,21 +146,32 @@ def test_an_unknown_language_is_named_with_those_that_are_known(engine: Engine) 
 @pytest.mark.parametrize("language", ["javascript", "ruby", "php", "bash"])
 def test_a_missing_interpreter_names_the_package(language: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fumehood", "run", "-l", language, "-c", "x"]
-    answer = subprocess.run(command, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 126
     assert "Debian's package `" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
 def test_packages_that_cannot_be_installed_say_so_and_leave_nothing(tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "XDG_DATA_HOME": str(tmp_path),
+        "UV_OFFLINE": "1",
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+    }
     command = [sys.executable, "-m", "fumehood", "run", "-c", "print(1)"]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 126
     assert "uv says" in answer.stderr
     assert [path.name for path in (tmp_path / "fumehood" / "runtimes").iterdir()] == [".lock"]
     bare = subprocess.run(
-        [sys.executable, "-m", "fumehood", "runtime", "build", "--standard-library"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "fumehood", "runtime", "build", "--standard-library"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert bare.returncode == 0, bare.stderr
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout == "1\n"

@@ -16,11 +16,8 @@ class Bash:
     def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         path = interpreter.find("bash", package="install Debian's package `bash`")
-        return Start(
-            argv=(path, "--noprofile", "--norc"),
-            program=name or "main.sh",
-            mounts=interpreter.mounts_for(path),
-        )
+        inside, mounts = interpreter.shown(path)
+        return Start(argv=(inside, "--noprofile", "--norc"), program=name or "main.sh", mounts=mounts)
 
 
 RUNTIME = Bash()

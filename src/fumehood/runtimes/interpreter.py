@@ -18,17 +18,20 @@ def find(command: str, *, package: str, search: str | None = None) -> str:
     raise RuntimeUnavailable(f"`{command}` is not installed: {package}")
 
 
-def mounts_for(path: str, *libraries: str) -> tuple[Mount, ...]:
-    """Return what must be shown for the interpreter at `path`: nothing if the base system has it.
+def shown(path: str, *libraries: str) -> tuple[str, tuple[Mount, ...]]:
+    """Return where the interpreter at `path` is found inside, and what must be mounted for that.
 
-    Elsewhere the program itself and, of its prefix, the folders named in `libraries`.
+    Nothing where the base system has it. Elsewhere the program itself and, of its prefix, the folders named in
+    `libraries`, at a place of ours: the host's path may be a name that the sandbox uses, and tells of the host.
     """
     if path.startswith("/usr/bin/"):
-        return ()
+        return path, ()
     prefix = os.path.dirname(os.path.dirname(path))
-    folders = [os.path.join(prefix, library) for library in libraries]
-    shown = [path, *(folder for folder in folders if os.path.isdir(folder))]
-    return tuple(Mount(host=each, inside=each) for each in shown)
+    home = f"/opt/fumehood/{os.path.basename(path)}"
+    inside = f"{home}/bin/{os.path.basename(path)}"
+    folders = [library for library in libraries if os.path.isdir(f"{prefix}/{library}")]
+    libraries_shown = (Mount(host=f"{prefix}/{library}", inside=f"{home}/{library}") for library in folders)
+    return inside, (Mount(host=path, inside=inside), *libraries_shown)
 
 
 def _is_script(path: str) -> bool:

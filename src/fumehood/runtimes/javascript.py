@@ -25,10 +25,11 @@ class JavaScript:
         path, version = node.find()
         detects = version >= _DETECTS
         is_module = not detects and _MODULE_ONLY.search(code) is not None
+        inside, mounts = interpreter.shown(path)
         return Start(
-            argv=(path, *node.OPTIONS, *(["--experimental-detect-module"] if detects else [])),
+            argv=(inside, *node.OPTIONS, *(["--experimental-detect-module"] if detects else [])),
             program=name or ("main.mjs" if is_module else "main.js"),
-            mounts=interpreter.mounts_for(path) + node.debian_modules(),
+            mounts=mounts + node.debian_modules(),
         )
 
 

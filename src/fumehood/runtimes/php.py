@@ -27,11 +27,8 @@ class Php:
         path = interpreter.find("php", package="install Debian's package `php-cli`")
         settings = ["display_errors=stderr", "log_errors=0", "memory_limit=-1", *_extensions()]
         options = [word for setting in settings for word in ("-d", setting)]
-        return Start(
-            argv=(path, "-n", *options),
-            program=name or "main.php",
-            mounts=interpreter.mounts_for(path, "lib"),
-        )
+        inside, mounts = interpreter.shown(path, "lib")
+        return Start(argv=(inside, "-n", *options), program=name or "main.php", mounts=mounts)
 
 
 def _extensions() -> list[str]:

@@ -22,10 +22,10 @@ class Ruby:
     def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         path = interpreter.find("ruby", package="install Debian's package `ruby`")
-        mounts = interpreter.mounts_for(path, "lib")
+        inside, mounts = interpreter.shown(path, "lib")
         if os.path.isdir(_DEBIAN_GEMS):
             mounts += (Mount(host=_DEBIAN_GEMS, inside=_DEBIAN_GEMS),)
-        return Start(argv=(path,), program=name or "main.rb", mounts=mounts)
+        return Start(argv=(inside,), program=name or "main.rb", mounts=mounts)
 
 
 RUNTIME = Ruby()

@@ -130,6 +130,6 @@ def _namespace_remedy() -> str:
 
 def _sysctl(name: str) -> str:
     try:
-        return Path("/proc/sys", name).read_text(encoding="ascii").strip()
+        return Path("/proc/sys", name).read_text(encoding="utf-8").strip()
     except OSError:
         return ""

@@ -156,7 +156,7 @@ def _count(path: str, name: str) -> int:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError:
         return ""

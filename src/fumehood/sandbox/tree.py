@@ -107,7 +107,7 @@ def _link_top_level() -> None:
 def _write_etc() -> None:
     os.makedirs("etc/alternatives", exist_ok=True)
     for name, text in _ETC.items():
-        with open(f"etc/{name}", "w", encoding="ascii") as file:
+        with open(f"etc/{name}", "w", encoding="utf-8") as file:
             file.write(text)
     os.symlink("/usr/share/zoneinfo/UTC", "etc/localtime")
     for name in _ALTERNATIVES:

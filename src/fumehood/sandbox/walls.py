@@ -94,10 +94,10 @@ class _Remembered:
 
     @staticmethod
     def _make_key(without: frozenset[str]) -> str:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
         try:
-            with open("/proc/self/attr/current", encoding="ascii", errors="replace") as file:
+            with open("/proc/self/attr/current", encoding="utf-8", errors="replace") as file:
                 label = file.read().strip("\n\0")
         except OSError:
             label = "none"  # no security module, or one that does not say
