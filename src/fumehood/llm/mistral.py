@@ -6,12 +6,26 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelMisbehaved, ModelRefused, ModelUnreachable
-from .port import CallParts, Completion, Usage, as_dicts, finished, plain_text, tool_dicts
+from .port import (
+    CallParts,
+    Completion,
+    Usage,
+    as_dicts,
+    finished,
+    is_loopback,
+    plain_text,
+    server_words,
+    tokens,
+    tool_dicts,
+    well_formed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import httpx2
     from mistralai.client import Mistral
+    from mistralai.client.errors import ResponseValidationError
 
     from .port import Message, TextListener, ToolSchema
 
@@ -24,7 +38,6 @@ class MistralModel:
         self._key = key
         self._server_url = server_url
         self._timeout_seconds = timeout_seconds
-        self._loaded: Mistral | None = None
 
     @property
     def name(self) -> str:
@@ -52,29 +65,45 @@ class MistralModel:
         from mistralai.client import errors  # noqa: PLC0415 - 500 ms to load
 
         try:
-            if on_text is None:
-                return self._whole(self._client().chat.complete(**request), tool_choice)
-            with self._client().chat.stream(**request) as events:
-                return self._streamed(events, tool_choice, on_text)
+            with self._http() as http, self._client(http) as client:
+                if on_text is None:
+                    return self._whole(client.chat.complete(**request), tool_choice)
+                with client.chat.stream(**request) as events:
+                    return self._streamed(events, tool_choice, on_text)
         except errors.ResponseValidationError as error:
-            raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {error.cause or error}") from error
+            raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {self._broken(error)}") from error
         except (errors.HTTPValidationError, errors.SDKError) as error:
-            raise ModelRefused(f"{self.name} answered {error.status_code}: {_words(error.body)}") from error
+            words = server_words(_message(error.body), key=self._key)
+            if error.status_code < 400:
+                raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {words}") from error
+            raise ModelRefused(f"{self.name} answered {error.status_code}: {words}") from error
         except httpx2.TimeoutException as error:
             raise ModelUnreachable(f"{self.name} did not answer in {self._timeout_seconds:g} seconds") from error
         except (errors.NoResponseError, httpx2.HTTPError) as error:
             raise ModelUnreachable(f"{self.name} cannot be reached or broke off: {error}") from error
         except (ValueError, AttributeError, TypeError) as error:
-            raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {error}") from error
+            words = server_words(str(error), key=self._key)
+            raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {words}") from error
 
-    def _client(self) -> Mistral:
+    def _http(self) -> httpx2.Client:
+        import httpx2  # noqa: PLC0415 - see above
+
+        return httpx2.Client(follow_redirects=True, trust_env=not is_loopback(self._server_url or ""))
+
+    def _client(self, http: httpx2.Client) -> Mistral:
         from mistralai.client import Mistral  # noqa: PLC0415 - see above
 
-        if self._loaded is None:
-            self._loaded = Mistral(
-                api_key=self._key, server_url=self._server_url, timeout_ms=int(self._timeout_seconds * 1000)
-            )
-        return self._loaded
+        # The SDK repeats nothing unless told to: a question may have cost money and time already.
+        return Mistral(
+            api_key=self._key, server_url=self._server_url, client=http, timeout_ms=int(self._timeout_seconds * 1000)
+        )
+
+    def _broken(self, error: ResponseValidationError) -> str:
+        words = server_words(str(error.cause or error), key=self._key)
+        if "function.name" not in words:
+            return words
+        # The SDK knows calls only whole, as Mistral streams them; vLLM and llama.cpp stream them in pieces.
+        return "it streams calls in pieces, as OpenAI does: name it as openai:MODEL@URL/v1, or pass --no-stream"
 
     def _whole(self, answer: Any, tool_choice: str) -> Completion:
         if not answer.choices:
@@ -83,39 +112,30 @@ class MistralModel:
         parts = CallParts()
         for index, call in enumerate(choice.message.tool_calls or ()):
             parts.add(index, call.id, call.function.name, call.function.arguments)
-        text, usage = plain_text(choice.message.content), _usage(answer.usage)
+        text, usage = plain_text(choice.message.content), tokens(answer.usage)
         return finished(text, parts, choice.finish_reason, usage, tool_choice=tool_choice, model=self.name)
 
     def _streamed(self, events: Iterable[Any], tool_choice: str, on_text: TextListener) -> Completion:
         pieces: list[str] = []
-        parts, reason, usage, seen = CallParts(), None, Usage(), 0
+        parts, reason, usage = CallParts(), None, Usage()
         for event in events:
             chunk = event.data
             if chunk.usage:
-                usage = _usage(chunk.usage)
+                usage = tokens(chunk.usage)
             for choice in chunk.choices[:1]:
                 if text := plain_text(choice.delta.content):
                     pieces.append(text)
-                    on_text(text)
+                    on_text(well_formed(text))
                 for call in choice.delta.tool_calls or ():
-                    # Calls come whole, and the SDK says index 0 where the server says nothing.
-                    parts.add(seen, call.id, call.function.name, call.function.arguments)
-                    seen += 1
+                    # The SDK says index 0 where the server says nothing, so its index tells nothing.
+                    parts.add(None, call.id, call.function.name, call.function.arguments)
                 reason = choice.finish_reason or reason
         return finished("".join(pieces), parts, reason, usage, tool_choice=tool_choice, model=self.name)
 
 
-def _usage(usage: Any) -> Usage:
-    if not usage:
-        return Usage()
-    return Usage(prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0)
-
-
-def _words(body: str) -> str:
+def _message(body: str) -> str:
     try:
         value = json.loads(body)
-    except ValueError:
-        return body.strip()[:500]
-    if isinstance(value, dict):
-        return str(value.get("message") or value.get("detail") or value)[:500]
-    return body[:500]
+    except (ValueError, RecursionError):
+        return body
+    return str(value.get("message") or value.get("detail") or value) if isinstance(value, dict) else body

@@ -1,8 +1,9 @@
 """The one shape in which chat models are spoken to: messages and tool schemas in, text and tool calls out.
 
 Promised of every client: tool-call ids are nine letters and digits, unique in an answer (the strictest servers
-demand it; the others take it); arguments are kept as the model's own text; text is never None; an answer that was cut
-off says "length" whatever the server called it; errors are those of `fumehood.errors`.
+demand it; the others take it); arguments are kept as the model's own text; text is never None and is
+valid Unicode; an answer that was cut off says "length" whatever the server called it; a key is never shown; errors
+are those of `fumehood.errors`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import secrets
 import string
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from ..errors import ModelMisbehaved
 from ..protocol.record import Record
@@ -23,6 +25,8 @@ TextListener = Callable[[str], None]
 
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
 _LETTERS = string.ascii_letters + string.digits
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_WORDS_CHARACTERS = 500
 
 
 class ToolSchema(Record):
@@ -44,7 +48,7 @@ class ToolCall(Record):
         """Return the arguments as an object; empty text stands for none. Raises ValueError in words for the model."""
         try:
             value = json.loads(self.arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the arguments are not JSON: {error}") from error
         if not isinstance(value, dict):
             raise ValueError(f"the arguments are not a JSON object but {type(value).__name__}")
@@ -126,26 +130,43 @@ class CallParts:
     """Puts tool calls together, whole or in pieces as streams bring them, by their index."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, Any]] = []
 
-    def add(self, index: int | None, call_id: str | None, name: str | None, arguments: object) -> None:
-        """Add a piece: text is appended, an object (as some servers send) is written as JSON."""
-        place = len(self._calls) if index is None else index
-        call = self._calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
-        call["id"] = call["id"] or call_id or ""
+    def add(self, index: int | None, call_id: object, name: object, arguments: object) -> None:
+        """Add a piece: text is appended, an object (as some servers send) is written as JSON.
+
+        `index` is None where the server gives none: then a piece with a name begins a call, one without goes on with it.
+        """
+        known_id = call_id if isinstance(call_id, str) and call_id != "null" else ""
+        known_name = name if isinstance(name, str) else ""
+        call = self._begun(index, known_id, known_name)
+        if call is None:
+            call = {"index": index, "id": "", "name": "", "arguments": ""}
+            self._calls.append(call)
+        call["id"] = call["id"] or known_id
         # Some servers repeat the name in every piece, some send it once.
-        call["name"] = call["name"] or name or ""
+        call["name"] = call["name"] or known_name
         if arguments:
             call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+    def _begun(self, index: int | None, call_id: str, name: str) -> dict[str, Any] | None:
+        """Return the call that a piece goes on with; None where it begins one."""
+        for call in reversed(self._calls):
+            if index is None:
+                return call if not name or (call_id and call_id == call["id"]) else None
+            if call["index"] == index:
+                # Some servers number every call 0: another name and another id are another call.
+                return None if name and call_id and call["id"] and call_id != call["id"] else call
+        return None
 
     def calls(self) -> tuple[ToolCall, ...]:
         """Return the calls in order, each with a usable id."""
         taken: set[str] = set()
         calls: list[ToolCall] = []
-        for _index, call in sorted(self._calls.items()):
+        for call in sorted(self._calls, key=lambda call: call["index"] or 0):
             call_id = call["id"] if _ID.fullmatch(call["id"]) and call["id"] not in taken else new_call_id()
             taken.add(call_id)
-            calls.append(ToolCall(id=call_id, name=call["name"], arguments=call["arguments"]))
+            calls.append(ToolCall(id=call_id, name=well_formed(call["name"]), arguments=well_formed(call["arguments"])))
         return tuple(calls)
 
 
@@ -159,13 +180,43 @@ def finished(text: str, parts: CallParts, reason: object, usage: Usage, *, tool_
     calls = parts.calls()
     if reason is None:
         raise ModelMisbehaved(f"{model} stopped in the middle of its answer: no finish reason came")
+    if reason in ("error", "content_filter"):
+        raise ModelMisbehaved(f"{model} gave its answer up with the finish reason {reason!r}")
     if reason in ("length", "model_length"):
         finish: FinishReason = "length"
     else:
         finish = "tool_calls" if calls else "stop"
     if tool_choice == "required" and not calls and finish != "length":
         raise ModelMisbehaved(f"{model} was made to call a tool and answered with text: {text[:200]!r}")
-    return Completion(text=text, tool_calls=calls, finish_reason=finish, usage=usage)
+    return Completion(text=well_formed(text), tool_calls=calls, finish_reason=finish, usage=usage)
+
+
+def well_formed(text: str) -> str:
+    """Return `text` as valid Unicode: JSON's escapes can spell halves of characters, which no file or socket takes.
+
+    Halves that belong together, as where a stream was cut between them, are joined.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def tokens(usage: object) -> Usage:
+    """Return the usage that an SDK read; what is missing or is no number counts 0."""
+    counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion)
+
+
+def server_words(words: str, *, key: str) -> str:
+    """Return what a server said as one short line, without the key, which some echo."""
+    if len(key) >= 8:  # shorter ones are placeholders like "none", and words of the language
+        words = words.replace(key, "[the key]")
+    return well_formed(" ".join(words.split())[:_WORDS_CHARACTERS])
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine, so that no proxy may be asked for it."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def plain_text(content: object) -> str:
@@ -217,16 +268,17 @@ def _as_dict(message: Message, *, named_results: bool) -> dict[str, Any]:
         case UserMessage():
             return {"role": "user", "content": message.text}
         case ToolMessage():
-            name = {"name": message.name} if named_results else {}
+            name = {"name": _sound_name(message.name)} if named_results else {}
             return {"role": "tool", "tool_call_id": message.call_id, "content": message.text, **name}
         case AssistantMessage():
             if not message.tool_calls:
-                return {"role": "assistant", "content": message.text}
+                # Mistral refuses an assistant's message of nothing.
+                return {"role": "assistant", "content": message.text or "(no answer)"}
             calls = [
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.name, "arguments": _sound(call)},
+                    "function": {"name": _sound_name(call.name), "arguments": _sound(call)},
                 }
                 for call in message.tool_calls
             ]
@@ -240,6 +292,11 @@ def _sound(call: ToolCall) -> str:
     except ValueError:
         return json.dumps({"unreadable": call.arguments})
     return call.arguments or "{}"
+
+
+def _sound_name(name: str) -> str:
+    # Likewise for a name that no tool may have.
+    return name if _TOOL_NAME.fullmatch(name) else "unknown_tool"
 
 
 def tool_dicts(tools: Sequence[ToolSchema]) -> list[dict[str, Any]]:

@@ -28,18 +28,20 @@ class TypeScript:
         except RuntimeUnavailable:
             version = (0, 0)
         if version >= _STRIPS_TYPES:
+            inside, mounts = interpreter.shown(path)
             return Start(
-                argv=(path, *node.OPTIONS, "--experimental-strip-types"),
+                argv=(inside, *node.OPTIONS, "--experimental-strip-types"),
                 program=program,
-                mounts=interpreter.mounts_for(path) + node.debian_modules(),
+                mounts=mounts + node.debian_modules(),
             )
         # A pip-installed Deno lies beside our own interpreter, which need not be on PATH.
         search = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)])
         path = interpreter.find("deno", package=_HELP, search=search)
+        inside, mounts = interpreter.shown(path)
         return Start(
             # The kernel's walls decide; Deno's own permissions would only ask.
             argv=(
-                path,
+                inside,
                 "run",
                 "--quiet",
                 "--allow-all",
@@ -49,7 +51,7 @@ class TypeScript:
                 "--no-remote",
             ),
             program=program,
-            mounts=interpreter.mounts_for(path),
+            mounts=mounts,
             environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's
         )
 

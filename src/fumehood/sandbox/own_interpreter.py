@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..errors import SandboxUnavailable
 from .spec import Mount
 
 
@@ -18,6 +19,11 @@ def mounts() -> tuple[Mount, ...]:
     if sys.base_prefix == "/usr":
         return ()
     base = os.path.realpath(sys.base_prefix)
+    # An environment names its base by path, so it must be found inside where it is outside.
+    if base.startswith(("/work/", "/tmp/", "/dev/", "/proc/", "/etc/")):  # noqa: S108 - the sandbox's own places
+        raise SandboxUnavailable(
+            f"this Python is installed in {base}, where the sandbox has folders of its own: use another Python"
+        )
     return tuple(
         Mount(host=f"{base}/{part}", inside=f"{base}/{part}")
         for part in ("bin", "lib")
