@@ -7,7 +7,7 @@ import json
 from ..engine import Engine
 from ..errors import FumehoodError
 from ..runtimes import get, languages
-from ..sandbox import canary
+from ..sandbox import canary, walls
 from ..sandbox.walls import CAN_GO_WITHOUT, WALLS, Probe, named
 from .arguments import Arguments, Command, Option
 from .terminal import wants_colour
@@ -19,7 +19,7 @@ def doctor(arguments: Arguments) -> int:
     with Engine(without=without) as engine:
         probes = canary.probe(engine.spawn, without)
     tier = canary.memory_tier()
-    missing = [probe.wall for probe in probes if not probe.up and probe.wall not in without]
+    missing = [probe.wall for probe in walls.missing(probes, without)]
     if arguments.json:
         print(json.dumps(_as_json(probes, tier, missing, without), indent=2))
     else:

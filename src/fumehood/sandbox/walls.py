@@ -42,9 +42,15 @@ WALLS = {
 CAN_GO_WITHOUT = {
     "landlock": "mounts alone decide about files",
     "seccomp": "the kernel's whole system-call surface is open to the guest",
-    "proc": "the guest has no /proc; some programs miss it",
+    "proc": "the guest has no /proc, and neither its user nor its namespaces can be read back",
     "cgroup": "memory and processes are sampled by the supervisor although a cgroup could be had",
 }
+
+
+#: What the canary reads from /proc and cannot show without it.
+SHOWN_BY_PROC = frozenset(
+    {"own-user", "capabilities", "no-new-privileges", *(wall for wall in WALLS if wall.endswith("-namespace"))}
+)
 
 
 class Probe(Record):
@@ -64,6 +70,12 @@ def named(without: Iterable[str]) -> frozenset[str]:
     return names
 
 
+def missing(probes: Iterable[Probe], without: frozenset[str]) -> list[Probe]:
+    """Return the walls that are down and were not given up."""
+    given_up = without | (SHOWN_BY_PROC if "proc" in without else frozenset())
+    return [probe for probe in probes if not probe.up and probe.wall not in given_up]
+
+
 def require(spawn: Spawn, without: frozenset[str]) -> None:
     """Return where every wall but those given up was seen to hold; else raise `SandboxUnavailable`."""
     remembered = _Remembered(without)
@@ -71,9 +83,9 @@ def require(spawn: Spawn, without: frozenset[str]) -> None:
         return
     from . import canary  # noqa: PLC0415 - once a boot
 
-    missing = [probe for probe in canary.probe(spawn, without) if not probe.up and probe.wall not in without]
-    if missing:
-        first = missing[0]
+    down = missing(canary.probe(spawn, without), without)
+    if down:
+        first = next((probe for probe in down if probe.wall not in SHOWN_BY_PROC), down[0])
         raise errors.SandboxUnavailable(
             f"this host does not put up the wall {first.wall!r} ({first.seen}), so nothing was run. {first.remedy} "
             "`fumehood doctor` shows all walls"

@@ -1,0 +1,83 @@
+"""Groups of version 1 for real where root can make them, of version 2 on a recorded tree of files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fumehood import Limits
+from fumehood.protocol.limits import MiB
+from fumehood.sandbox.cgroup import Cgroup, sweep
+
+LIMITS = Limits(memory_bytes=64 * MiB, pids=10)
+
+
+def recorded_v2(root: Path, handed_on: str) -> Path:
+    """Lay out what a user's delegated slice looks like, and return the membership file of a process in it."""
+    slice_ = root / "user.slice" / "app.slice"
+    (slice_ / "shell.scope").mkdir(parents=True)
+    for folder in (root, root / "user.slice", slice_, slice_ / "shell.scope"):
+        (folder / "cgroup.subtree_control").write_text("")
+    (slice_ / "cgroup.subtree_control").write_text(handed_on)
+    membership = root / "membership"
+    membership.write_text("0::/user.slice/app.slice/shell.scope\n")
+    return membership
+
+
+
+def test_v2_takes_the_nearest_group_that_hands_on_both_controllers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    membership = recorded_v2(tmp_path, "cpu memory pids\n")
+    mkdir = os.mkdir
+
+    def mkdir_as_the_kernel_does(path: str) -> None:
+        mkdir(path)
+        for name, text in {"memory.max": "", "memory.oom.group": "", "pids.max": "", "memory.peak": "4096\n",
+                           "memory.events": "low 0\noom 2\noom_kill 1\n"}.items():  # fmt: skip
+            Path(path, name).write_text(text)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_as_the_kernel_does)
+    group = Cgroup.open(LIMITS, root=str(tmp_path), membership=str(membership))
+    assert group is not None
+    (folder,) = group.entrances
+    assert Path(folder).parent == tmp_path / "user.slice" / "app.slice"
+    assert Path(folder, "memory.max").read_text() == str(64 * MiB)
+    assert Path(folder, "memory.oom.group").read_text() == "1"
+    assert Path(folder, "pids.max").read_text() == "11"
+    assert (group.oom_kills, group.peak_bytes) == (1, 4096)
+
+
+def test_v2_without_delegation_is_none(tmp_path: Path) -> None:
+    assert Cgroup.open(LIMITS, root=str(tmp_path), membership=str(recorded_v2(tmp_path, "cpu\n"))) is None
+
+
+def test_no_membership_is_none(tmp_path: Path) -> None:
+    assert Cgroup.open(LIMITS, root=str(tmp_path), membership=str(tmp_path / "nothing")) is None
+
+
+@pytest.fixture
+def real() -> Cgroup:
+    group = Cgroup.open(LIMITS)
+    if group is None:
+        pytest.skip("no cgroup with memory and pids can be made here (an ordinary user, or no controllers)")
+    return group
+
+
+def test_a_real_group_has_its_limits_and_goes_away(real: Cgroup) -> None:
+    folders = [Path(entrance) if Path(entrance).is_dir() else Path(entrance).parent for entrance in real.entrances]
+    texts = {path.name: path.read_text().strip() for folder in folders for path in folder.glob("*.max")}
+    assert texts.get("pids.max") == "11"
+    assert real.oom_kills == 0
+    real.close()
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_groups_of_a_dead_maker_are_swept(real: Cgroup) -> None:
+    folders = [Path(entrance) if Path(entrance).is_dir() else Path(entrance).parent for entrance in real.entrances]
+    real.close()
+    dead = [folder.with_name("fumehood-4194304-dead") for folder in folders]
+    for folder in dead:
+        folder.mkdir()
+    assert sweep() >= len(dead)
+    assert not any(folder.exists() for folder in dead)
