@@ -50,7 +50,11 @@ class RawServer:
 
 def whole(message: dict[str, Any], **answer: Any) -> bytes:
     """Return a chat completion; `finish_reason` and fields of the answer may be given."""
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": answer.pop("finish_reason", "stop")}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", **message},
+        "finish_reason": answer.pop("finish_reason", "stop"),
+    }
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     value = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
     return json.dumps({**value, **answer}).encode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..errors import ModelMisbehaved
+from ..errors import InvalidRequest, ModelMisbehaved
 from ..llm.port import AssistantMessage, SystemMessage, UserMessage
 from . import tools
 from .transcript import Transcript
@@ -39,18 +39,19 @@ def answer(question: str, *, model: ChatModel, executor: Executor, observer: Obs
     observer.code(code)
     try:
         result = tools.execute(executor, code, limits)
-    except ValueError as error:
+    except InvalidRequest as error:
         raise ModelMisbehaved(f"{model.name} wrote a program that cannot be run: {error}") from error
     transcript.executions.append(result)
-    transcript.answer = tools.told(result)
-    observer.result(transcript.answer)
+    # All of it: this is for the user, and no model's memory bounds it.
+    transcript.answer = tools.told(result, characters=None)
     return transcript
 
 
 def _ask_for_code(transcript: Transcript, model: ChatModel) -> str:
     for attempt in range(_ATTEMPTS):
         completion = model.complete(transcript.messages, json_object=True)
-        transcript.add_completion(completion)
+        # Some servers call tools that nobody offered, and refuse a history in which such calls have no results.
+        transcript.add_completion(completion.replace(tool_calls=()))
         try:
             if completion.finish_reason == "length":
                 raise ValueError("it was cut off by its length limit")
@@ -68,11 +69,11 @@ def _code_in(text: str) -> str:
     """Return the program. Raises ValueError saying what is wrong with the answer."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON ({error})") from error
     if not isinstance(value, dict) or set(value) != {"code"}:
         raise ValueError("it is not an object with the single property code")
     code = value["code"]
     if not isinstance(code, str) or not code.strip():
         raise ValueError("its property code is not a text with a program")
-    return code
+    return tools.checked(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import TurnLimitReached
+from ..errors import InvalidRequest, ModelMisbehaved, TurnLimitReached
 from ..llm.port import SystemMessage, ToolMessage, UserMessage
 from . import tools
 from .transcript import Transcript
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .transcript import Observer
 
 MAX_TURNS = 10
+
+# Servers may pass off what arrived of a call as a whole one; running half a program is worse than running none.
+_CUT_OFF = "[error: your answer was cut off by its length limit before the call was complete: nothing was run]"
 
 
 def answer(
@@ -42,12 +45,17 @@ def answer(
             observer.text(completion.text)
         transcript.add_completion(completion)
         if not completion.tool_calls:
+            transcript.cut_off = completion.finish_reason == "length"
+            if not completion.text.strip():
+                why = "its length limit came first" if transcript.cut_off else "no text and no call"
+                raise ModelMisbehaved(f"{model.name} answered with nothing: {why}")
             transcript.answer = completion.text
             return transcript
         cut_off = completion.finish_reason == "length"
         for call in completion.tool_calls:
-            result = _cut_off_words() if cut_off else _run(call, executor, observer, limits, transcript)
-            transcript.add(ToolMessage(call_id=call.id, name=call.name, text=result))
+            told = _CUT_OFF if cut_off else _run(call, executor, observer, limits, transcript)
+            observer.result(told)
+            transcript.add(ToolMessage(call_id=call.id, name=call.name, text=told))
     raise TurnLimitReached(
         f"{model.name} still asked for programs after {max_turns} turns: raise --max-turns or ask for less at once"
     )
@@ -56,18 +64,13 @@ def answer(
 def _run(call: ToolCall, executor: Executor, observer: Observer, limits: Limits, transcript: Transcript) -> str:
     try:
         code = tools.code_of(call)
-        observer.code(code)
-        result = tools.execute(executor, code, limits)
     except ValueError as error:
         # The model's mistake goes back to the model, which mends it more often than not.
-        told = f"[error: {error}]"
-    else:
-        transcript.executions.append(result)
-        told = tools.told(result)
-    observer.result(told)
-    return told
-
-
-def _cut_off_words() -> str:
-    # Servers may pass off what arrived of a call as a whole one; running half a program is worse than running none.
-    return "[error: your answer was cut off by its length limit before the call was complete: nothing was run]"
+        return f"[error: {error}]"
+    observer.code(code)
+    try:
+        result = tools.execute(executor, code, limits)
+    except InvalidRequest as error:
+        return f"[error: {error}]"
+    transcript.executions.append(result)
+    return tools.told(result)

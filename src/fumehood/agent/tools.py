@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidRequest
 from ..llm.port import ToolSchema
 from ..protocol.execution import ExecutionRequest
 
@@ -50,24 +49,33 @@ def code_of(call: ToolCall) -> str:
     code = call.parsed().get("code")
     if not isinstance(code, str) or not code.strip():
         raise ValueError(f"{EXEC_PYTHON.name} needs the argument code, a text with the whole program")
+    return checked(code)
+
+
+def checked(code: str) -> str:
+    """Return a program that can be written to a file. Raises ValueError where JSON's escapes spelled half a character."""
+    try:
+        code.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the program is not valid Unicode: character {error.start} is half of a pair") from error
     return code
 
 
 def execute(executor: Executor, code: str, limits: Limits) -> ExecutionResult:
-    """Run the program. Raises ValueError where the model's text is none that can be run."""
-    try:
-        return executor.execute(ExecutionRequest(code=code, limits=limits))
-    except InvalidRequest as error:
-        raise ValueError(str(error)) from error
+    """Run the program. Raises `InvalidRequest` where the model's text is none that can be run, as one that is too long."""
+    return executor.execute(ExecutionRequest(code=code, limits=limits))
 
 
-def told(result: ExecutionResult) -> str:
-    """Return what the model is told of an execution: its output alone where all went well, else why not."""
+def told(result: ExecutionResult, *, characters: int | None = OUTPUT_CHARACTERS) -> str:
+    """Return what the model is told of an execution: its output alone where all went well, else why not.
+
+    Of each stream at most about `characters` are kept, its head and its tail; None keeps all.
+    """
     parts = []
     if result.stdout:
-        parts.append(_shortened(result.stdout))
+        parts.append(_shortened(result.stdout, characters))
     if result.stderr:
-        parts.append(f"[stderr]\n{_shortened(result.stderr)}")
+        parts.append(f"[stderr]\n{_shortened(result.stderr, characters)}")
     if result.reason != "exited":
         parts.append(f"[the program was ended: {result.reason.replace('_', ' ')}: {result.detail}]")
     elif result.exit_code != 0:
@@ -80,8 +88,8 @@ def told(result: ExecutionResult) -> str:
     return "\n".join(parts) or "[the program printed nothing: print what you want to see]"
 
 
-def _shortened(text: str) -> str:
-    if len(text) <= OUTPUT_CHARACTERS:
+def _shortened(text: str, characters: int | None) -> str:
+    if characters is None or len(text) <= characters:
         return text
-    half = OUTPUT_CHARACTERS // 2
+    half = characters // 2
     return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"

@@ -35,6 +35,8 @@ class Transcript:
         self.messages: list[Message] = []
         self.executions: list[ExecutionResult] = []
         self.answer = ""
+        #: Whether the answer ends where the model's length limit cut it off.
+        self.cut_off = False
         self._model = model
         self._method = method
         self._usage = Usage()
@@ -58,6 +60,7 @@ class Transcript:
             "model": self._model,
             "method": self._method,
             "answer": self.answer,
+            "cut_off": self.cut_off,
             "messages": [_as_json(message) for message in self.messages],
             "executions": [execution.as_json() for execution in self.executions],
             "usage": self._usage.as_dict(),

@@ -15,6 +15,7 @@ from .terminal import is_terminal, note, printable, wants_colour
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.markdown import Markdown
 
 
 def ask(arguments: Arguments) -> int:
@@ -40,6 +41,8 @@ def ask(arguments: Arguments) -> int:
                 max_turns=arguments.max_turns, stream=not arguments.no_stream,
             )  # fmt: skip
         view.answer(transcript.answer)
+    if transcript.cut_off:
+        note("the answer ends here because the model's length limit cut it off")
     if arguments.json:
         print(json.dumps(transcript.as_json(), indent=2, ensure_ascii=False))
     return 0
@@ -95,16 +98,21 @@ class _LiveView(_View):
         self._live: Live | None = None
 
     def text(self, piece: str) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals alone
-        from rich.live import Live  # noqa: PLC0415 - as above
+        self._pieces.append(printable(piece))
+        if self._live is None:
+            from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals alone
+            from rich.live import Live  # noqa: PLC0415 - as above
+
+            # Rendered a few times a second, not once a piece: the whole text is parsed each time. What is taller than
+            # the terminal is cut while it grows, for lines that have scrolled away cannot be drawn anew; the end draws all.
+            self._live = Live(console=Console(), refresh_per_second=8, get_renderable=self._markdown)
+            self._live.start()
+
+    def _markdown(self) -> Markdown:
         from rich.markdown import Markdown  # noqa: PLC0415 - as above
 
-        self._pieces.append(piece)
-        if self._live is None:
-            self._live = Live(console=Console(), refresh_per_second=12, vertical_overflow="visible")
-            self._live.start()
         # A link's target would be an escape sequence of the model's choice.
-        self._live.update(Markdown(printable("".join(self._pieces)), hyperlinks=False))
+        return Markdown("".join(self._pieces), hyperlinks=False)
 
     def answer(self, text: str) -> None:
         if self._pieces:

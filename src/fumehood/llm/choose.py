@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ MISTRAL_MODEL = "devstral-small-latest"
 
 _KEYS = {"model": str, "timeout_seconds": (int, float), "mistral_server_url": str}
 _LOOK_SECONDS = 0.5
+_LONGEST_SECONDS = 86_400
+# Names of models may hold an @ of their own (LM Studio's name@q4_k_m).
+_AT_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)")
 
 HOW_TO_GET_ONE = f"""There are three ways to get one:
   1. Mistral's API: set MISTRAL_API_KEY (a key from console.mistral.ai) in the environment.
@@ -82,13 +86,13 @@ def _named(spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: 
             raise NoModel("model mistral:… needs MISTRAL_API_KEY in the environment or in the configuration's .env")
         url = settings.get("mistral_server_url") or keys.get("MISTRAL_SERVER_URL")
         return MistralModel(rest, key=keys["MISTRAL_API_KEY"], server_url=url, timeout_seconds=timeout_seconds)
-    model, at, base_url = rest.partition("@")
-    if kind in ports and not at:
-        base_url = f"http://127.0.0.1:{ports[kind]}/v1"
-    elif kind not in ("openai", *ports):
+    if kind not in ("openai", *ports):
         kinds = ", ".join(("mistral", "openai", *ports, "scripted"))
         raise NoModel(f"model {spec!r} is of an unknown kind: choose one of {kinds}")
-    elif not base_url.startswith(("http://", "https://")):
+    model, base_url = rest, f"http://127.0.0.1:{ports.get(kind)}/v1"
+    if place := _AT_URL.fullmatch(rest):
+        model, base_url = place["model"], place["url"]
+    elif kind == "openai" or ("@" in rest and "://" in rest):
         raise NoModel(f"model {spec!r} does not say where: write {kind}:MODEL@http://HOST:PORT/v1")
     key = keys.get("OPENAI_API_KEY") or "none"
     # A key for some server must not go to whatever listens on a port of this machine.
@@ -109,15 +113,21 @@ def _read_settings(path: Path) -> dict[str, Any]:
             raise ConfigurationError(f"{path} has the unknown setting {name!r}: it may have {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[name]) or isinstance(value, bool):  # type: ignore[arg-type]  # a type or a tuple
             raise ConfigurationError(f"{path}: {name} is {value!r}, of the wrong type")
+    if not 0 < settings.get("timeout_seconds", 1) <= _LONGEST_SECONDS:
+        raise ConfigurationError(f"{path}: timeout_seconds is to be more than 0 and at most {_LONGEST_SECONDS}")
     return settings
 
 
 def _read_keys(path: Path) -> dict[str, str]:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigurationError(f"{path} holds keys and others may read it (mode {mode:04o}): chmod 600 {path}")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as file:
+            # Of the open file: by its name it might be another one a moment later.
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise ConfigurationError(
+                    f"{path} holds keys and others may read it (mode {mode:04o}): chmod 600 {path}"
+                )
+            lines = file.read().splitlines()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -141,7 +151,7 @@ def _first_model(port: int) -> str | None:
         connection.request("GET", "/v1/models")
         answer = json.loads(connection.getresponse().read(1 << 20))
         return str(answer["data"][0]["id"])
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError):
         return None
     finally:
         connection.close()

@@ -153,7 +153,7 @@ class CallParts:
         """Return the call that a piece goes on with; None where it begins one."""
         for call in reversed(self._calls):
             if index is None:
-                return call if not name or (call_id and call_id == call["id"]) else None
+                return None if name else call
             if call["index"] == index:
                 # Some servers number every call 0: another name and another id are another call.
                 return None if name and call_id and call["id"] and call_id != call["id"] else call

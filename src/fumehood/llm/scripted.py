@@ -2,12 +2,14 @@
 
 The file is JSON: `{"dialogues": [{"question": …, "turns": […], "json_mode": […]}]}`. A turn is `{"text": …}` or
 `{"calls": [{"name": …, "arguments": {…}}]}`, or both. In a text `{{result}}` stands for the last tool result that the model
-was really sent, so a replay can only repeat what a sandbox printed. `json_mode` holds the answers to direct prompting.
+was really sent and `{{result.1}}` for the first, so a replay can only repeat what a sandbox printed. `json_mode` holds
+the answers to direct prompting.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 #: The dialogues behind `scripted:demo`.
 DEMO = Path(__file__).parent / "demo.json"
+
+_RESULT = re.compile(r"\{\{result(?:\.(?P<number>[0-9]{1,4}))?\}\}")
 
 
 class ScriptedModel:
@@ -51,7 +55,7 @@ class ScriptedModel:
         if place >= len(turns):
             raise ModelMisbehaved(f"{self.name}: the dialogue for {question!r} has only {len(turns)} turns")
         turn = turns[place]
-        text = str(turn.get("text", "")).replace("{{result}}", _last_result(messages))
+        text = self._filled(turn.get("text", ""), messages)
         parts = CallParts()
         for index, call in enumerate(turn.get("calls", ())):
             parts.add(index, None, call["name"], call.get("arguments", {}))
@@ -59,6 +63,17 @@ class ScriptedModel:
             for word in text.splitlines(keepends=True):
                 on_text(word)
         return finished(text, parts, "stop", Usage(), tool_choice=tool_choice, model=self.name)
+
+    def _filled(self, text: str, messages: Sequence[Message]) -> str:
+        results = [message.text.strip() for message in messages if isinstance(message, ToolMessage)]
+
+        def result(place: re.Match[str]) -> str:
+            number = int(place["number"] or len(results))
+            if not 1 <= number <= len(results):
+                raise ModelMisbehaved(f"{self.name}: its text names {place[0]}, and it was sent {len(results)} results")
+            return results[number - 1]
+
+        return _RESULT.sub(result, text)
 
     def _turns(self, question: str, kind: str) -> list[dict[str, Any]]:
         for dialogue in self._dialogues:
@@ -75,15 +90,20 @@ def _read(path: Path) -> list[dict[str, Any]]:
         for dialogue in dialogues:
             if not isinstance(dialogue["question"], str) or not ({"turns", "json_mode"} & dialogue.keys()):
                 raise ValueError("a dialogue needs a question and turns or json_mode")
+            for turn in (*dialogue.get("turns", ()), *dialogue.get("json_mode", ())):
+                _check_turn(turn)
     except OSError as error:
         raise ConfigurationError(f"the dialogue file {str(path)!r} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             f"the dialogue file {str(path)!r} is not of the shape that fumehood.llm.scripted describes: {error!r}"
         ) from error
     return list(dialogues)
 
 
-def _last_result(messages: Sequence[Message]) -> str:
-    results = [message.text for message in messages if isinstance(message, ToolMessage)]
-    return results[-1].strip() if results else ""
+def _check_turn(turn: dict[str, Any]) -> None:
+    if not turn or turn.keys() - {"text", "calls"} or not isinstance(turn.get("text", ""), str):
+        raise ValueError(f"a turn has a text, calls, or both: {turn!r}")
+    for call in turn.get("calls", ()):
+        if not isinstance(call["name"], str) or not isinstance(call.get("arguments", {}), (dict, str)):
+            raise ValueError(f"a call has a name and arguments, an object or text: {call!r}")

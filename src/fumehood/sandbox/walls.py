@@ -85,7 +85,8 @@ def require(spawn: Spawn, without: frozenset[str]) -> None:
 
     down = missing(canary.probe(spawn, without), without)
     if down:
-        first = next((probe for probe in down if probe.wall not in SHOWN_BY_PROC), down[0])
+        # Where only /proc is down, what it would have shown is down for no reason of its own.
+        first = next((probe for probe in down if probe.seen == "not mounted"), down[0])
         raise errors.SandboxUnavailable(
             f"this host does not put up the wall {first.wall!r} ({first.seen}), so nothing was run. {first.remedy} "
             "`fumehood doctor` shows all walls"
