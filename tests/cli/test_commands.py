@@ -27,7 +27,10 @@ def command(*arguments: str, stdin: bytes = b"", **environment: str) -> subproce
         [*FUMEHOOD, *arguments], input=stdin, capture_output=True, check=False, env={**os.environ, **environment}
     )
     return subprocess.CompletedProcess(
-        answer.args, answer.returncode, answer.stdout.decode("utf-8", "replace"), answer.stderr.decode("utf-8", "replace")
+        answer.args,
+        answer.returncode,
+        answer.stdout.decode("utf-8", "replace"),
+        answer.stderr.decode("utf-8", "replace"),
     )
 
 
@@ -116,7 +119,7 @@ def test_nothing_is_saved_outside_of_the_folder(tmp_path: Path, capfd: pytest.Ca
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
-    script = f"{FUMEHOOD[0]} run -c \"for n in range(200000): print(n)\" | head -1"
+    script = f'{FUMEHOOD[0]} run -c "for n in range(200000): print(n)" | head -1'
     answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert answer.stdout == "0\n"
     assert "Traceback" not in answer.stderr

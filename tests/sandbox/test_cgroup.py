@@ -26,8 +26,9 @@ def recorded_v2(root: Path, handed_on: str) -> Path:
     return membership
 
 
-
-def test_v2_takes_the_nearest_group_that_hands_on_both_controllers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_v2_takes_the_nearest_group_that_hands_on_both_controllers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     membership = recorded_v2(tmp_path, "cpu memory pids\n")
     mkdir = os.mkdir
 

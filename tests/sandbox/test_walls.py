@@ -58,7 +58,9 @@ def _without(engine: Engine, wall: str) -> Spawn:
 
 
 @pytest.mark.parametrize("wall", ["landlock", "seccomp", "proc"])
-def test_a_missing_wall_is_seen_and_refused_unless_it_was_given_up(wall: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wall_is_seen_and_refused_unless_it_was_given_up(
+    wall: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with Engine(without=[wall]) as engine:
         found = canary.probe(engine.spawn, frozenset([wall]))
@@ -92,7 +94,9 @@ def test_a_home_that_cannot_be_written_costs_a_canary_and_nothing_else(tmp_path:
     blocked = tmp_path / "file"
     blocked.write_text("")
     environment = {**os.environ, "XDG_CACHE_HOME": str(blocked)}
-    answer = subprocess.run([*FUMEHOOD, "run", "-c", "print(1)"], env=environment, check=True, capture_output=True, text=True)
+    answer = subprocess.run(
+        [*FUMEHOOD, "run", "-c", "print(1)"], env=environment, check=True, capture_output=True, text=True
+    )
     assert answer.stdout == "1\n"
 
 
