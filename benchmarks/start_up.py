@@ -7,7 +7,7 @@ the base interpreter that runs Fumehood and that its sandboxes run. Results are 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -40,7 +40,7 @@ def main() -> None:
     rows = [_row(what, seconds, statistics.median(times["bare python3 -I -c"])) for what, seconds in times.items()]
     rows.append(_memory_row(commands["fumehood run"]))
     result = {
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "commit": _output("git", "rev-parse", "--short", "HEAD")
         + ("+" if _output("git", "status", "--porcelain") else ""),
         "machine": _machine(),

@@ -64,9 +64,9 @@ def broken_links() -> list[str]:
     problems = []
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
     for page in pages:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if "://" not in target and not (page.parent / target).exists():
-                problems.append(f"{page.relative_to(ROOT)} links to {target}, which is not there")
+        targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        gone = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+        problems += [f"{page.relative_to(ROOT)} links to {target}, which is not there" for target in gone]
     return problems
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_p120_without_walls_every_attack_succeeds(tmp_path: Path) -> None:
         check=False,
         timeout=390,
     )
-    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    cases = list(ET.parse(report).getroot().iter("testcase"))
     # An attack that succeeds may leave a socket open, which pytest reports as an error beside the failure.
     ran = [case for case in cases if case.find("skipped") is None and case.find("error") is None]
     harmless = [f"{case.get('classname')}::{case.get('name')}" for case in ran if case.find("failure") is None]

@@ -9,7 +9,7 @@ import pytest
 
 from fumehood.errors import ConfigurationError, ModelMisbehaved, NoModel
 from fumehood.llm.choose import Surroundings, choose
-from fumehood.llm.port import ToolMessage, UserMessage
+from fumehood.llm.port import Message, ToolMessage, UserMessage
 from fumehood.llm.scripted import DEMO, ScriptedModel
 from tests.testing.chat_servers import ChatServer
 
@@ -88,7 +88,7 @@ def test_a_replay_can_only_repeat_what_it_was_sent() -> None:
     assert "date.today" in first.tool_calls[0].parsed()["code"]
     from fumehood.llm.port import AssistantMessage
 
-    history = [
+    history: list[Message] = [
         question,
         AssistantMessage(tool_calls=first.tool_calls),
         ToolMessage(call_id="a", name="exec_python", text="1999-12-31\n"),

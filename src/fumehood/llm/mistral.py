@@ -81,7 +81,7 @@ class MistralModel:
             raise ModelUnreachable(f"{self.name} did not answer in {self._timeout_seconds:g} seconds") from error
         except (errors.NoResponseError, httpx2.HTTPError) as error:
             raise ModelUnreachable(f"{self.name} cannot be reached or broke off: {error}") from error
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             words = server_words(str(error), key=self._key)
             raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {words}") from error
 

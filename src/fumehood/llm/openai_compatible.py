@@ -82,7 +82,7 @@ class OpenAICompatible:
         except openai.APIError as error:
             words = server_words(error.message, key=self._key)
             raise ModelRefused(f"{self.name} gave up in the middle of its answer: {words}") from error
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
+        except (openai.OpenAIError, ValueError, AttributeError, TypeError, RecursionError) as error:
             # The SDK checks little of what a server sends: a missing field shows as whatever it breaks.
             words = server_words(str(error), key=self._key)
             raise ModelMisbehaved(f"{self.name} sent what is no chat completion: {words}") from error
