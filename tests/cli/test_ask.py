@@ -7,12 +7,14 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.testing.chat_servers import ChatServer
+from tests.testing.raw_server import RawServer, events
 
 FIBONACCI = "What are the first 50 Fibonacci numbers?"
 LAST = "7778742049"
@@ -133,8 +135,11 @@ def test_an_http_error_is_said_with_its_status(ask: Command, status: int, words:
     assert "Traceback" not in done.stderr
 
 
-def on_a_terminal(words: list[str], environment: dict[str, str]) -> str:
-    """Run the command with a terminal as its standard output; return all that the terminal was sent."""
+def on_a_terminal(words: list[str], environment: dict[str, str], heard: Callable[[bytes], None] | None = None) -> str:
+    """Run the command with a terminal as its standard output; return all that the terminal was sent.
+
+    `heard` is called with all of it so far whenever there is more.
+    """
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "fumehood", "ask", *words]
     with subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL) as process:
@@ -144,6 +149,8 @@ def on_a_terminal(words: list[str], environment: dict[str, str]) -> str:
         try:
             while data := os.read(master, 65536):
                 sent += data
+                if heard is not None:
+                    heard(sent)
         except OSError:
             pass
         os.close(master)
@@ -181,12 +188,19 @@ def test_a_models_text_and_a_programs_output_cannot_drive_the_terminal(
 
 
 def test_a_long_answer_is_drawn_whole_on_a_small_terminal(environment: dict[str, str]) -> None:
-    lines = [f"- item {number}" for number in range(200)]
-    with ChatServer({"text": "\n".join(lines)}) as server:
+    body = events(*({"content": f"- item {number}\n"} for number in range(200)))
+    first_half_is_drawn = threading.Event()
+
+    def heard(sent: bytes) -> None:
+        if b"item 5" in sent:
+            first_half_is_drawn.set()
+
+    with RawServer(body, kind="text/event-stream", hold=first_half_is_drawn) as server:
         words = ["--model", f"openai:m@{server.url}/v1", "q"]
-        sent = on_a_terminal(words, {**environment, "TERM": "xterm-256color", "COLUMNS": "40", "LINES": "10"})
+        small = {**environment, "TERM": "xterm-256color", "COLUMNS": "40", "LINES": "10"}
+        sent = on_a_terminal(words, small, heard)
     assert all(f"item {number}" in sent for number in range(200))
-    assert sent.count("item 150") == 1, "what has scrolled away is drawn once"
+    assert sent.count("item 50") == 1, "what has scrolled away is drawn once"
 
 
 def test_with_no_model_the_ways_to_get_one_are_named(environment: dict[str, str], tmp_path: Path) -> None:

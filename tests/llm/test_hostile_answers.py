@@ -12,7 +12,16 @@ import pytest
 from fumehood.errors import ModelMisbehaved, ModelRefused
 from fumehood.llm.mistral import MistralModel
 from fumehood.llm.openai_compatible import OpenAICompatible
-from fumehood.llm.port import AssistantMessage, ChatModel, Completion, ToolCall, ToolMessage, ToolSchema, UserMessage
+from fumehood.llm.port import (
+    AssistantMessage,
+    ChatModel,
+    Completion,
+    Message,
+    ToolCall,
+    ToolMessage,
+    ToolSchema,
+    UserMessage,
+)
 from tests.testing.raw_server import RawServer, events, whole
 
 KEY = "sk-a-secret-key"
@@ -154,7 +163,7 @@ def test_arguments_that_bring_a_parser_down_are_a_mistake_of_the_model(arguments
 
 def test_what_a_model_once_got_wrong_is_not_sent_back_as_it_was(kind: str) -> None:
     call = ToolCall(id="abcdefghi", name="rm -rf [ARGS]", arguments="{broken")
-    history = [
+    history: list[Message] = [
         UserMessage(text="q"),
         AssistantMessage(tool_calls=(call,)),
         ToolMessage(call_id="abcdefghi", name=call.name, text="there is no such tool"),

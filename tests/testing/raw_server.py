@@ -12,9 +12,14 @@ from typing import Any, Self
 
 
 class RawServer:
-    """Serves while its `with` lasts; the last body is given again when there are more requests than bodies."""
+    """Serves while its `with` lasts; the last body is given again when there are more requests than bodies.
 
-    def __init__(self, *bodies: bytes, status: int = 200, kind: str = "application/json") -> None:
+    With `hold` the second half of each body is sent once that event is set.
+    """
+
+    def __init__(
+        self, *bodies: bytes, status: int = 200, kind: str = "application/json", hold: threading.Event | None = None
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         raw = self
 
@@ -29,7 +34,12 @@ class RawServer:
                 self.send_header("content-type", kind)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                half = len(body) // 2
+                self.wfile.write(body[:half])
+                if hold is not None:
+                    self.wfile.flush()
+                    hold.wait(30)
+                self.wfile.write(body[half:])
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -62,7 +72,7 @@ def whole(message: dict[str, Any], **answer: Any) -> bytes:
 
 def events(*deltas: dict[str, Any], finish_reason: str | None = "stop") -> bytes:
     """Return a stream with one event a delta, then the finish reason."""
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {"content": ""}, "finish_reason": finish_reason})
     head = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     lines = [json.dumps({**head, "choices": [choice]}) for choice in choices]

@@ -40,7 +40,7 @@ def _list(arguments: Arguments) -> int:
         print(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            print(f"{row['revision']:<34} {'current' if row['current'] else '':<8} {row['path']}")
+            print(f"{row['revision']:<40} {'current' if row['current'] else '':<8} {row['path']}")
     return 0
 
 

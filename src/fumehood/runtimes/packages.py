@@ -6,6 +6,7 @@ wheels are unpacked, so no code of a package runs while building.
 
 from __future__ import annotations
 
+import binascii
 import os
 import sys
 
@@ -27,7 +28,9 @@ def folder() -> str:
 def revision() -> str:
     """Return the name of the environment that this interpreter and this lock file make."""
     major, minor, micro = sys.version_info[:3]
-    return f"python-{major}.{minor}.{micro}-{LOCK_ID}"
+    # Two interpreters of one version may lie in two places, and an environment names its base by path.
+    place = binascii.crc32(sys.base_prefix.encode())
+    return f"python-{major}.{minor}.{micro}-{place:08x}-{LOCK_ID}"
 
 
 def ensure(notice: Notice) -> str:
