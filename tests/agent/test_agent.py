@@ -16,8 +16,6 @@ from fumehood.llm.mistral import MistralModel
 from fumehood.llm.openai_compatible import OpenAICompatible
 from tests.testing.chat_servers import ChatServer
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 FIBONACCI = "a, b = 0, 1\nfor _ in range(50):\n    print(a)\n    a, b = b, a + b"
 
 

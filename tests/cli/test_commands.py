@@ -232,6 +232,15 @@ def test_ask_passes_on_a_servers_refusal(status: int) -> None:
     assert f"answered {status}" in answer.stderr
 
 
+def test_a_servers_words_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "fumehood").mkdir()
+    (tmp_path / "fumehood" / "config.toml").write_text('"\\u001b]0;owned\\u0007" = 1\n')
+    answer = command("ask", "hi", XDG_CONFIG_HOME=str(tmp_path))
+    assert answer.returncode == 78
+    assert "owned" in answer.stderr
+    assert "\x1b" not in answer.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_examples(name: str) -> None:
     answer = command(name, "--help")

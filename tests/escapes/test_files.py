@@ -42,6 +42,8 @@ ROUTES = {
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES.keys())
 def test_a_host_file_cannot_be_read(attack: Attack, secret: Path, route: str) -> None:
+    if "/proc/1" in route and os.geteuid() != 0:
+        pytest.skip("without walls this attack fails for an ordinary user too: run the tests as root")
     result = attack(f"path = sys.argv[1]\nprint(({route}).read())", args=[str(secret)])
     assert secret.read_text() not in result.stdout
     assert result.exit_code != 0
@@ -51,11 +53,13 @@ def test_p01_no_file_of_the_users_or_the_systems_is_there(attack: Attack) -> Non
     places = ["/etc/shadow", "/root", "/home", "/var", "/boot", "/opt/secret", "/run", "/srv", "/mnt", "/media"]
     # An interpreter that lies in somebody's home is shown there, and nothing beside it.
     base = Path(os.path.realpath(sys.base_prefix))
-    expected = [f"{base}: ['bin', 'lib']"]
+    expected = [f"{base}: ['bin', 'lib']", f"there is /{base.parts[1]}"]
     expected += [f"{folder}: {[part]}" for folder, part in zip(base.parents, base.parts[::-1], strict=False)]
     result = attack(f"""
         for place in {places}:
-            while os.path.lexists(place):
+            if os.path.lexists(place):
+                print("there is", place)
+            while os.path.isdir(place):
                 found = sorted(os.listdir(place))
                 print(f"{{place}}: {{found}}")
                 if len(found) != 1:

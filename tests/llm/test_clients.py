@@ -28,8 +28,6 @@ from tests.testing.chat_servers import ChatServer, Strange
 TOOL = ToolSchema(name="exec_python", description="Run.", parameters={"type": "object", "properties": {}})
 CODE = {"code": 'print("é[TOOL_CALLS]x")'}
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 
 @pytest.fixture(params=["openai", "mistral"])
 def kind(request: pytest.FixtureRequest) -> str:

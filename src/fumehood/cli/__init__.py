@@ -8,6 +8,7 @@ import sys
 
 from ..errors import FumehoodError
 from .arguments import UsageError, help_text, parse
+from .terminal import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except FumehoodError as error:
-        print(f"fumehood: {error}", file=sys.stderr)
+        # It may quote a server or a file: nothing of that may drive the terminal.
+        print(f"fumehood: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
