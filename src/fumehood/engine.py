@@ -11,7 +11,7 @@ import os
 from .errors import InvalidFilePath, InvalidRequest
 from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
 from .runtimes import get
-from .sandbox import walls
+from .sandbox import admission, walls
 from .sandbox.files import collect
 from .sandbox.spec import Spec
 from .sandbox.supervisor import Outcome, Stdin, supervise
@@ -73,7 +73,7 @@ class Engine:
         """
         runtime = get(request.language)
         start = runtime.start(request.code, request.name, self._notice)
-        walls.require(self.spawn, self.without)
+        admission.require(self.spawn, self.without)
         spec = self._spec(request, start)
         stdin = Stdin(_as_bytes(request.stdin), stdin_source)
         outcome = supervise(spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel)

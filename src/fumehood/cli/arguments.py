@@ -64,6 +64,14 @@ class Arguments:
             raise AttributeError(name) from None
 
 
+def seconds(text: str) -> float:
+    """Convert an option's value. Raises ValueError saying what to write."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("write a number of seconds") from None
+
+
 HELP = Option(name="help", short="h", help="Show this and exit.")
 
 

@@ -10,7 +10,7 @@ from ..engine import Engine
 from ..llm.choose import Surroundings, choose
 from ..llm.scripted import ScriptedModel
 from ..protocol.limits import Limits
-from .arguments import Arguments, Command, Option, UsageError
+from .arguments import Arguments, Command, Option, UsageError, seconds
 from .terminal import is_terminal, note, printable, wants_colour
 
 if TYPE_CHECKING:
@@ -139,13 +139,6 @@ def _turns(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("write a number of seconds") from None
-
-
 COMMAND = Command(
     name="ask",
     summary="Ask a chat model that may run code here.",
@@ -161,7 +154,7 @@ COMMAND = Command(
                "openai:NAME@URL, scripted:FILE or scripted:demo."),
         Option(name="json-mode", help="Direct prompting: the model writes one program as JSON, its output is the answer."),
         Option(name="json", help="Print the whole transcript with usage as JSON."),
-        Option(name="timeout", short="t", metavar="SECONDS", convert=_seconds, help="Wall time of each program (30)."),
+        Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Wall time of each program (30)."),
         Option(name="max-turns", metavar="N", convert=_turns, default=loop.MAX_TURNS, help="Answers of the model (10)."),
         Option(name="no-stream", help="Take each answer whole."),
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),

@@ -12,7 +12,7 @@ from ..protocol.limits import Limits, MiB
 from ..runtimes import language_of, languages
 from ..sandbox.cgroup import Cgroup
 from ..sandbox.isolation import namespaces
-from .arguments import Arguments, Command, Option, UsageError
+from .arguments import Arguments, Command, Option, UsageError, seconds
 from .terminal import is_terminal, note, printable
 
 TYPE_CHECKING = False
@@ -154,13 +154,6 @@ def _size(text: str) -> int:
     return int(digits) * (unit or 1)
 
 
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("write a number of seconds") from None
-
-
 def _whole(text: str) -> int:
     if not text.isdigit():
         raise ValueError("write a whole number")
@@ -181,8 +174,8 @@ COMMAND = Command(
     options=(
         Option(name="code", short="c", metavar="CODE", help="The program's text, instead of PROGRAM."),
         Option(name="language", short="l", metavar="NAME", help=f"One of {', '.join(languages())}."),
-        Option(name="timeout", short="t", metavar="SECONDS", convert=_seconds, help="Wall time (30)."),
-        Option(name="cpu", metavar="SECONDS", convert=_seconds, help="CPU time of all its processes (60)."),
+        Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Wall time (30)."),
+        Option(name="cpu", metavar="SECONDS", convert=seconds, help="CPU time of all its processes (60)."),
         Option(name="memory", short="m", metavar="SIZE", convert=_size, help="Memory, files included (512M)."),
         Option(name="disk", metavar="SIZE", convert=_size, help="What its folders hold together (128M)."),
         Option(name="pids", metavar="N", convert=_whole, help="Processes and threads (128)."),

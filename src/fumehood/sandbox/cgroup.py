@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from . import kernel
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..protocol.limits import Limits
@@ -78,7 +80,7 @@ class Cgroup:
             return False
         for name, value in settings.items():
             try:
-                _write(f"{folder}/{name}", value)
+                kernel.write_file(f"{folder}/{name}", value)
             except OSError:
                 if name not in optional:
                     self.close()
@@ -160,11 +162,3 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

@@ -172,6 +172,15 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     return syscall("openat2", directory, path, how, ctypes.sizeof(how))
 
 
+def write_file(path: str, text: str) -> None:
+    """Write a file of the kernel's in one call, as most of them demand."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
 def send_signal(pidfd: int, number: int) -> None:
     """Signal the process behind a pidfd; a process that is gone already is no error."""
     try:

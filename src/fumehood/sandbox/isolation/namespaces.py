@@ -49,7 +49,7 @@ def spawn(
         try:
             for path in cgroups:
                 if not os.path.isdir(path):
-                    _write(path, str(pid))
+                    kernel.write_file(path, str(pid))
             _map_user(pid, user)
         except OSError as error:
             kernel.send_signal(pidfd, 9)
@@ -78,19 +78,11 @@ def _fork(cgroups: tuple[str, ...]) -> tuple[int, int]:
 def _map_user(pid: int, user: int | None) -> None:
     if user is None:
         # Without privilege the kernel demands that groups stay as they are.
-        _write(f"/proc/{pid}/setgroups", "deny")
+        kernel.write_file(f"/proc/{pid}/setgroups", "deny")
     own_user = os.geteuid() if user is None else user
     own_group = os.getegid() if user is None else user
-    _write(f"/proc/{pid}/uid_map", f"{USER_ID} {own_user} 1")
-    _write(f"/proc/{pid}/gid_map", f"{USER_ID} {own_group} 1")
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
+    kernel.write_file(f"/proc/{pid}/uid_map", f"{USER_ID} {own_user} 1")
+    kernel.write_file(f"/proc/{pid}/gid_map", f"{USER_ID} {own_group} 1")
 
 
 class UserLease:
