@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -269,3 +271,34 @@ def _running(marker: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_a_fork_of_the_program_gets_a_launcher_of_its_own() -> None:
+    program = (
+        "import fumehood, os\n"
+        "assert fumehood.run('print(1)').stdout == '1\\n'\n"
+        "pid = os.fork()\n"
+        "answers = [fumehood.run(f'print({n})').stdout for n in range(5)]\n"
+        "assert answers == [f'{n}\\n' for n in range(5)], answers\n"
+        "if pid == 0: os._exit(0)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=60)
+
+
+def test_a_killed_program_takes_its_sandboxes_along() -> None:
+    marker = f"killed-{os.getpid()}-{time.monotonic_ns()}"
+    program = f"import fumehood; fumehood.run('import time; time.sleep(60)', args=['{marker}'])"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    command = [sys.executable, "-m", "fumehood", "run", "-c", "import time; time.sleep(60)", marker]
+    direct = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    while len(_running(marker)) < 4:
+        time.sleep(0.05)
+    process.kill()
+    direct.kill()
+    process.wait()
+    direct.wait()
+    deadline = time.monotonic() + 3
+    while _running(marker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _running(marker) == []

@@ -56,7 +56,13 @@ class Engine:
         self.without = walls.named(without)
         self._notice = notice or _say_nothing
         self._launcher: Launcher | None = None
-        self._spawn = spawn
+        if spawn is None:
+            from .sandbox.launcher import Launcher  # noqa: PLC0415 - 20 ms that the command line need not pay
+
+            self._launcher = Launcher()
+            spawn = self._launcher.spawn
+        #: How this engine forks sandboxes.
+        self.spawn: Spawn = spawn
 
     def execute(
         self,
@@ -100,16 +106,6 @@ class Engine:
         finally:
             os.close(cancel)
 
-    @property
-    def spawn(self) -> Spawn:
-        """How this engine forks sandboxes."""
-        if self._spawn is None:
-            from .sandbox.launcher import Launcher  # noqa: PLC0415 - 20 ms that the command line need not pay
-
-            self._launcher = Launcher()
-            self._spawn = self._launcher.spawn
-        return self._spawn
-
     def close(self) -> None:
         """End the engine and every execution that is still running."""
         if self._launcher is not None:
@@ -125,7 +121,7 @@ class Engine:
 
     def _spec(self, request: ExecutionRequest, start: Start) -> Spec:
         files = {path: _as_bytes(data) for path, data in request.files.items()}
-        if start.program in files:
+        if start.program in files or any(path.startswith(f"{start.program}/") for path in files):
             raise InvalidFilePath(
                 f"file path {start.program!r} is the program's own: rename the file, or the program with name=…"
             )

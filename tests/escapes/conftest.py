@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
+from fumehood.protocol.executor import Executor
 from fumehood.protocol.limits import MiB
 from tests.testing.unwalled import UnwalledExecutor
 
@@ -41,7 +45,7 @@ def raw(x86_64, aarch64, *args):
 def attack() -> Iterator[Attack]:
     """Run a program of the enemy's; Python gets a few names for free."""
     with Engine() as engine:
-        executor = UnwalledExecutor() if UNWALLED else engine
+        executor: Executor = UnwalledExecutor() if UNWALLED else engine
 
         def run(code: str, *, language: str = "python", limits: Limits = LIMITS, **fields: object) -> ExecutionResult:
             text = textwrap.dedent(code)
@@ -51,8 +55,45 @@ def attack() -> Iterator[Attack]:
         yield run
 
 
+@pytest.fixture(scope="session")
+def tier(attack: Attack) -> str:
+    """How memory is bounded here; "" without walls."""
+    return "" if UNWALLED else attack("").tier
+
+
 @pytest.fixture
 def as_root() -> None:
-    """Mark an attack that only root could succeed with if there were no walls."""
-    if os.geteuid() != 0:
-        pytest.skip("without walls this attack fails for an ordinary user too: run the tests as root")
+    """Mark an attack that only the host's root could succeed with: without walls there is nothing to show to others."""
+    if UNWALLED and not is_the_hosts_root():
+        pytest.skip(ONLY_ROOT)
+
+
+#: The one reason for which the run without walls may leave an attack out.
+ONLY_ROOT = "without walls this attack fails for an ordinary user too: only root can show that it is real"
+
+
+def is_the_hosts_root() -> bool:
+    """Whether this process is root, and not merely called so inside a user namespace."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text(encoding="utf-8").split() == ALL_USERS
+
+
+ALL_USERS = ["0", "0", "4294967295"]
+
+
+def alive(marker: str) -> list[int]:
+    """Return the host's processes that carry a marker in their arguments."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and marker.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def end(pids: list[int]) -> None:
+    """Kill what an attack without walls has left."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

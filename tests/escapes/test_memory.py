@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fumehood import Limits
 from fumehood.protocol.limits import MiB
 
 from .conftest import LIMITS, Attack
@@ -14,10 +13,10 @@ def test_p48_touching_memory_beyond_the_limit_is_out_of_memory(attack: Attack) -
     result = attack("""
         import time
         kept = []
-        for _ in range(40):
+        for _ in range(30):
             kept.append(bytearray(os.urandom(1)) * (10 << 20))
             time.sleep(0.01)
-        print("all 400 MB")
+        print("all 300 MB")
     """)
     assert (result.reason, result.exit_code) == ("out_of_memory", 137)
     assert result.stdout == ""
@@ -110,28 +109,35 @@ def test_p19_a_flood_of_empty_files_ends_at_the_limit(attack: Attack) -> None:
     assert int(made) < LIMITS.disk_files
 
 
-@pytest.mark.usefixtures("as_root")
 def test_p52_pipes_cannot_grow_without_bound(attack: Attack) -> None:
     result = attack("""
-        import fcntl
-        large = 0
-        for _ in range(120):
-            read, write = os.pipe()
-            try:
-                large += fcntl.fcntl(write, 1031, 1 << 20) >= 1 << 20
-            except OSError:
-                break
-        print(large)
+        import fcntl, resource
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        pipes = large = 0
+        try:
+            for pipes in range(1200):
+                read, write = os.pipe()
+                if pipes < 120 and tried(lambda: fcntl.fcntl(write, 1031, 1 << 20)) == "done":
+                    large += 1
+        except OSError:
+            pass
+        print(pipes, large)
     """)
-    assert int(result.stdout) <= 64
+    pipes, large = map(int, result.stdout.split())
+    assert pipes <= 512
+    assert large <= 64
 
 
 def test_p55_memory_cannot_be_locked(attack: Attack) -> None:
     result = attack("""
         block = ctypes.create_string_buffer(1 << 20)
         print("locked" if libc.mlock(block, 1 << 20) == 0 else "refused")
+        libc.mmap.restype = ctypes.c_void_p
+        place = libc.mmap(None, ctypes.c_size_t(1 << 20), 3, 0x2022, -1, ctypes.c_long(0))  # MAP_LOCKED
+        print("refused" if place == ctypes.c_void_p(-1).value else "locked")
     """)
-    assert result.stdout == "refused\n"
+    assert result.stdout == "refused\nrefused\n"
 
 
 def test_p17_no_core_file_can_be_made(attack: Attack) -> None:
@@ -144,25 +150,3 @@ def test_p17_no_core_file_can_be_made(attack: Attack) -> None:
         print(resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1])
     """)
     assert result.stdout == "(0, 0) 0\n"
-
-
-def test_p104_an_output_flood_is_cut_and_ended(attack: Attack) -> None:
-    result = attack("for _ in range(40): sys.stdout.write('x' * (1 << 20))", limits=Limits(output_bytes=1 * MiB))
-    assert result.reason == "output_limit"
-    assert len(result.stdout_bytes) == 1 * MiB
-
-
-def test_p104_a_flood_on_standard_error_is_cut_and_ended(attack: Attack) -> None:
-    result = attack("for _ in range(40): sys.stderr.write('x' * (1 << 20))", limits=Limits(output_bytes=1 * MiB))
-    assert result.reason == "output_limit"
-    assert len(result.stderr_bytes) == 1 * MiB
-
-
-def test_p104_a_child_that_holds_the_pipe_delays_nobody(attack: Attack) -> None:
-    result = attack("""
-        import time
-        if os.fork() == 0:
-            time.sleep(3)
-            os._exit(0)
-    """)
-    assert result.duration_seconds < 2

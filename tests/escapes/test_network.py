@@ -28,7 +28,7 @@ def test_p85_a_port_of_the_hosts_is_out_of_reach(attack: Attack, server: socket.
     port = server.getsockname()[1]
     result = attack(f"print(tried(lambda: socket.create_connection(({host!r}, {port}), timeout=2).sendall(b'x')))")
     with pytest.raises(TimeoutError):
-        server.accept()
+        server.accept()[0].close()
     assert result.stdout != "done\n"
 
 
@@ -91,7 +91,7 @@ def test_p99_unsetting_proxy_variables_opens_nothing(attack: Attack, server: soc
         """
     )
     with pytest.raises(TimeoutError):
-        server.accept()
+        server.accept()[0].close()
     assert result.stdout == "ConnectionRefusedError\n"
 
 
@@ -103,5 +103,5 @@ def test_p100_an_abstract_socket_of_the_hosts_is_not_there(attack: Attack) -> No
         server.settimeout(0.2)
         result = attack(f"print(tried(lambda: socket.socket(socket.AF_UNIX).connect({name!r})))")
         with pytest.raises(TimeoutError):
-            server.accept()
+            server.accept()[0].close()
     assert result.stdout in ("ECONNREFUSED\n", "EPERM\n")

@@ -8,30 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from fumehood import Limits
 
-from .conftest import LIMITS, Attack
-
-
-def alive(marker: str) -> list[int]:
-    """Return the host's processes that carry a marker in their arguments."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker.encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
-def end(pids: list[int]) -> None:
-    """Kill what an attack without walls has left."""
-    for pid in pids:
-        subprocess.run(["kill", "-9", str(pid)], check=False)
-
+from .conftest import LIMITS, Attack, alive, end
 
 BOMB = """
     import time
@@ -54,8 +33,7 @@ def test_p31_a_fork_bomb_stops_at_the_limit(attack: Attack) -> None:
     assert int(result.stdout) <= LIMITS.pids
 
 
-@pytest.mark.usefixtures("as_root")
-def test_p32_a_fork_bomb_started_by_root_stops_at_the_limit(attack: Attack) -> None:
+def test_p32_a_fork_bomb_stops_whoever_started_the_service(attack: Attack) -> None:
     result = attack(BOMB + "    print(open('/proc/self/uid_map').read().split()[1] != '0')")
     made, own_user = result.stdout.split()
     assert int(made) <= LIMITS.pids
@@ -164,14 +142,17 @@ def test_p41_sleeping_past_the_deadline_is_ended(attack: Attack) -> None:
     assert result.reason == "timeout"
 
 
-@pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize(
-    "action",
-    ["os.setpriority(os.PRIO_PROCESS, 0, -5)", "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"],
-    ids=["nice", "real_time"],
-)
-def test_p44_no_priority_over_others_can_be_had(attack: Attack, action: str) -> None:
-    assert attack(f"print(tried(lambda: {action}))").stdout in ("EPERM\n", "EACCES\n")
+def test_p44_no_priority_over_others_can_be_had(attack: Attack) -> None:
+    # Without walls root may have all of them, anybody else the last.
+    result = attack("""
+        print({
+            tried(lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
+            tried(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))),
+            raw(251, 30, 1, 0, 1 << 13),
+            raw(251, 30, 1, 0, 2 << 13),
+        } <= {"EPERM", "EACCES"})
+    """)
+    assert result.stdout == "True\n"
 
 
 def test_p45_there_is_no_terminal_to_type_into(attack: Attack) -> None:
@@ -182,13 +163,3 @@ def test_p45_there_is_no_terminal_to_type_into(attack: Attack) -> None:
         print(tried(type_into))
     """)
     assert result.stdout == "ENOENT\n"
-
-
-def test_p47_an_exit_code_does_not_decide_the_reason(attack: Attack) -> None:
-    result = attack("print('Killed: out of memory'); sys.exit(137)")
-    assert (result.reason, result.exit_code) == ("exited", 137)
-
-
-def test_p47_a_signal_to_oneself_is_not_out_of_memory(attack: Attack) -> None:
-    result = attack("os.kill(os.getpid(), 9)")
-    assert (result.reason, result.signal) == ("signalled", "SIGKILL")

@@ -10,35 +10,43 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from .conftest import UNWALLED
+from .conftest import ONLY_ROOT, UNWALLED, is_the_hosts_root
+
+# Namespaces of its own: what attacks leave behind, processes and mounts alike, goes with them. An ordinary user is
+# called root in there, so that more attacks succeed.
+_NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(UNWALLED, reason="this is the run that it starts")
 def test_p120_without_walls_every_attack_succeeds(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    # Namespaces of its own where they can be had: what attacks leave behind goes with them.
-    prefix = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"] if os.geteuid() == 0 else []
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(Path(__file__).parent),
-        "-q",
-        f"--junit-xml={report}",
-        "-p",
-        "no:cacheprovider",
-    ]
-    subprocess.run(
-        [*prefix, *command],
+    tests = [str(Path(__file__).parent), f"--ignore={__file__}"]
+    options = ["-q", f"--junit-xml={report}", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'unwalled'}"]
+    prefix = [*_NAMESPACES, *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    run = subprocess.run(
+        [*prefix, sys.executable, "-m", "pytest", *tests, *options],
         env={**os.environ, "FUMEHOOD_TEST_UNWALLED": "1"},
         capture_output=True,
+        text=True,
         check=False,
         timeout=390,
     )
+    assert report.exists(), run.stdout + run.stderr
     cases = list(ET.parse(report).getroot().iter("testcase"))
-    # An attack that succeeds may leave a socket open, which pytest reports as an error beside the failure.
-    ran = [case for case in cases if case.find("skipped") is None and case.find("error") is None]
-    harmless = [f"{case.get('classname')}::{case.get('name')}" for case in ran if case.find("failure") is None]
-    assert len(ran) > 90
-    assert harmless == []
+    # A case whose tear-down stumbles too is written down twice: what counts is that its own assertion failed.
+    failed = {_name(case) for case in cases if case.find("failure") is not None}
+    left_out = {_name(case) for case in cases if _why_skipped(case) == ONLY_ROOT}
+    harmless = {_name(case) for case in cases} - failed - left_out
+    assert sorted(harmless) == []
+    assert not (left_out and is_the_hosts_root())
+    assert len(failed) > (170 if is_the_hosts_root() else 150)
+
+
+def _name(case: ET.Element) -> str:
+    return f"{case.get('classname')}::{case.get('name')}"
+
+
+def _why_skipped(case: ET.Element) -> str | None:
+    skipped = case.find("skipped")
+    return None if skipped is None else skipped.get("message")

@@ -44,7 +44,7 @@ def ask(arguments: Arguments) -> int:
     if transcript.cut_off:
         note("the answer ends here because the model's length limit cut it off")
     if arguments.json:
-        print(json.dumps(transcript.as_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(transcript.as_json(), indent=2, ensure_ascii=is_terminal(1)))
     return 0
 
 

@@ -40,7 +40,8 @@ def run(arguments: Arguments) -> int:
     if arguments.json:
         import json  # noqa: PLC0415 - 6 ms that the plain output does not need
 
-        print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
+        # On a terminal even what JSON allows may be a control character.
+        print(json.dumps(result.as_json(), indent=2, ensure_ascii=is_terminal(1)))
     else:
         _explain(result, arguments)
     return result.exit_code

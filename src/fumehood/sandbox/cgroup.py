@@ -135,9 +135,8 @@ def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> int:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
         return 0
-    for _number, names, path in lines:
-        parent = f"{root}/{names}{path}" if names in ("memory", "pids") else f"{root}{path}" if not names else ""
-        for entry in os.listdir(parent) if parent and os.path.isdir(parent) else ():
+    for parent in _places(lines, root):
+        for entry in os.listdir(parent) if os.path.isdir(parent) else ():
             maker = entry.removeprefix(_PREFIX).split("-")[0] if entry.startswith(_PREFIX) else ""
             if maker.isdigit() and not os.path.exists(f"/proc/{maker}"):
                 try:
@@ -146,6 +145,15 @@ def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> int:
                 except OSError:
                     continue  # its processes are still being killed: the next sweep finds it
     return removed
+
+
+def _places(lines: list[list[str]], root: str) -> list[str]:
+    """Return the folders in which `Cgroup.open` may have made groups."""
+    places = [f"{root}/{names}{path}" for _number, names, path in lines if names in ("memory", "pids")]
+    for number, _names, path in lines:
+        parts = path.strip("/").split("/") if number == "0" else []
+        places += [f"{root}/{'/'.join(parts[:end])}" for end in range(len(parts) + 1) if number == "0"]
+    return places
 
 
 def _count(path: str, name: str) -> int:

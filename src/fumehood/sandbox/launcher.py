@@ -17,6 +17,7 @@ import sys
 import threading
 
 from ..errors import SandboxFailed
+from .cgroup import sweep
 from .isolation import namespaces
 from .spec import Spec
 
@@ -31,6 +32,7 @@ class Launcher:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._owner = os.getpid()
 
     def spawn(
         self, spec: Spec, stdio: tuple[int, int, int], control: _socket.socket, cgroups: tuple[str, ...],
@@ -58,6 +60,10 @@ class Launcher:
             self._stop()
 
     def _ask(self, descriptors: list[int]) -> tuple[int, int]:
+        if self._owner != os.getpid():
+            # A fork of our program: two that ask over one socket would take each other's answers.
+            self._process = self._socket = None
+            self._owner = os.getpid()
         channel = self._socket or self._start()
         socket.send_fds(channel, [b"spawn"], descriptors)
         answer, received, _flags, _address = socket.recv_fds(channel, 4096, 1)
@@ -69,6 +75,7 @@ class Launcher:
         return int(answer), received[0]
 
     def _start(self) -> socket.socket:
+        sweep()
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         program = _PROGRAM.format(path=path, descriptor=far.fileno())
