@@ -134,6 +134,7 @@ class Engine:
             mounts=start.mounts,
             files=files,
             limits=request.limits,
+            profile=start.profile,
             without=self.without,
         )
 

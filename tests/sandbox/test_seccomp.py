@@ -13,7 +13,7 @@ import pytest
 from fumehood.sandbox import filters
 from fumehood.sandbox.seccomp import ALLOW, KILL, compile_filter
 from fumehood.sandbox.syscall_numbers import NUMBERS
-from fumehood.sandbox.syscalls import ALLOWED, CHECKED, REFUSED
+from fumehood.sandbox.syscalls import ALLOWED, CHECKED, PROFILES, REFUSED
 
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 REFUSE = 0x00050000
@@ -24,13 +24,15 @@ def machine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def decide(machine: str, name: str | int, *args: int, arch: int | None = None, sampled: bool = False) -> int:
+def decide(
+    machine: str, name: str | int, *args: int, arch: int | None = None, sampled: bool = False, profile: str = "plain"
+) -> int:
     """Run the filter over one call, as the kernel's BPF machine does."""
     number = NUMBERS[name][list(MACHINES).index(machine)] if isinstance(name, str) else name
     assert number is not None
     padded = (*args, *([0] * 6))[:6]
     data = struct.pack("=iIQ6Q", number, MACHINES[machine] if arch is None else arch, 0, *padded)
-    code = list(struct.iter_unpack("=HBBI", compile_filter(machine, sampled=sampled)))
+    code = list(struct.iter_unpack("=HBBI", compile_filter(machine, profile, sampled=sampled)))
     place, accumulator = 0, 0
     while True:
         operation, if_true, if_false, value = code[place]
@@ -60,7 +62,8 @@ def test_what_the_table_allows_and_refuses_is_allowed_and_refused(machine: str) 
 
 def test_every_other_number_is_unknown(machine: str) -> None:
     column = list(MACHINES).index(machine)
-    known = {numbers[column] for numbers in NUMBERS.values()}
+    extra = {name for groups in PROFILES.values() for _why, text in groups for name in text.split()}
+    known = {numbers[column] for name, numbers in NUMBERS.items() if name not in extra}
     unknown = [number for number in range(600) if number not in known]
     assert {decide(machine, number) for number in unknown} == {REFUSE | errno.ENOSYS}
 
@@ -118,13 +121,21 @@ def test_where_memory_is_sampled_unseen_memory_cannot_be_had(machine: str) -> No
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_the_shipped_filters_are_what_the_table_makes(machine: str, sampled: bool) -> None:
-    shipped = Path(filters.path(machine, sampled=sampled)).read_bytes()
-    assert shipped == compile_filter(machine, sampled=sampled), "run scripts/filters"
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_shipped_filters_are_what_the_table_makes(machine: str, profile: str, sampled: bool) -> None:
+    shipped = Path(filters.path(machine, profile, sampled=sampled)).read_bytes()
+    assert shipped == compile_filter(machine, profile, sampled=sampled), "run scripts/filters"
+
+
+def test_a_profile_allows_what_it_names_and_others_do_not(machine: str) -> None:
+    assert decide(machine, "pkey_alloc", profile="v8") == ALLOW
+    assert decide(machine, "pkey_alloc") == REFUSE | errno.ENOSYS
 
 
 def test_no_call_stands_in_two_groups() -> None:
-    listed = [name for groups in (ALLOWED, REFUSED) for _why, text in groups for name in text.split()] + list(CHECKED)
+    listed = [
+        name for groups in (ALLOWED, REFUSED, *PROFILES.values()) for _why, text in groups for name in text.split()
+    ] + list(CHECKED)
     assert len(listed) == len(set(listed))
     assert set(listed) | {"clone3"} == set(NUMBERS)
 

@@ -28,6 +28,7 @@ class JavaScript:
         inside, mounts = interpreter.shown(path)
         return Start(
             argv=(inside, *node.OPTIONS, *(["--experimental-detect-module"] if detects else [])),
+            profile="v8",
             program=name or ("main.mjs" if is_module else "main.js"),
             mounts=mounts + node.debian_modules(),
         )

@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 
 
 class Start(Record):
-    """How to start one program: `argv` without the program's arguments, and the file that holds its text in `/work`."""
+    """How to start one program: `argv` without the program's arguments, and the file that holds its text in `/work`.
+
+    `profile` is the list of system calls that it needs, one of `sandbox.syscalls.PROFILES`.
+    """
 
     argv: tuple[str, ...]
     program: str
     mounts: tuple[Mount, ...] = ()
+    profile: str = "plain"
     environment: dict[str, str] = {}  # noqa: RUF012 - never written: the record is frozen

@@ -31,6 +31,7 @@ class TypeScript:
             inside, mounts = interpreter.shown(path)
             return Start(
                 argv=(inside, *node.OPTIONS, "--experimental-strip-types"),
+                profile="v8",
                 program=program,
                 mounts=mounts + node.debian_modules(),
             )
@@ -50,6 +51,7 @@ class TypeScript:
                 "--no-lock",
                 "--no-remote",
             ),
+            profile="v8",
             program=program,
             mounts=mounts,
             environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's

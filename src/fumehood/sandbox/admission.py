@@ -35,7 +35,7 @@ def require(spawn: Spawn, without: frozenset[str]) -> None:
     remembered.keep()
 
 
-_SOURCES = ("init.py", "tree.py", "landlock.py", "kernel.py", "filters/x86_64.bpf", "isolation/namespaces.py")
+_SOURCES = ("init.py", "tree.py", "landlock.py", "kernel.py", "filters/x86_64-plain.bpf", "isolation/namespaces.py")
 
 
 class _Remembered:

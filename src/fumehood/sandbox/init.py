@@ -56,7 +56,7 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
         return 1  # the parent died before it could map our user
     _settle_descriptors(wiring)
     sources = tree.open_sources(spec)
-    system_calls = filters.load(kernel.MACHINE, sampled=wiring.sampled)
+    system_calls = filters.load(kernel.MACHINE, spec.profile, sampled=wiring.sampled)
     _become_user(user)
     kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")

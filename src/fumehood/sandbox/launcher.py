@@ -112,6 +112,8 @@ def serve(descriptor: int) -> None:
             pid, pidfd = _spawn(descriptors)
             engine.sendmsg([str(pid).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
             os.close(pidfd)
+        except BrokenPipeError:
+            os._exit(0)  # the engine is gone; the sandbox that was just made goes with this process
         except (OSError, SandboxFailed) as error:
             engine.send(str(error).encode("utf-8", "replace")[:4000])
         finally:

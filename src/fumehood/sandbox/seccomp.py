@@ -13,7 +13,7 @@ import errno
 import struct
 
 from .syscall_numbers import NUMBERS
-from .syscalls import ALLOWED, REFUSED
+from .syscalls import ALLOWED, PROFILES, REFUSED
 
 # From include/uapi/linux/bpf_common.h and filter.h: class, size, mode and jump codes, put together.
 _LOAD, _RETURN, _JUMP, _AND = 0x20, 0x06, 0x05, 0x54
@@ -42,13 +42,16 @@ _PRCTLS = (1, 2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 41, 42, 0x535
 _Code = list[tuple[int, int, int, int]]
 
 
-def compile_filter(machine: str, *, sampled: bool = False) -> bytes:
+def compile_filter(machine: str, profile: str = "plain", *, sampled: bool = False) -> bytes:
     """Return the filter for `machine` ("x86_64" or "aarch64") as an array of struct sock_filter.
 
-    `sampled`: no cgroup counts memory, so memory that no sample can see (a memfd that nobody maps) is refused.
+    `profile` is one of `PROFILES`, by which runtimes differ. `sampled`: no cgroup counts memory, so memory that no
+    sample can see (a memfd that nobody maps) is refused.
     """
     column = list(_AUDIT_ARCH).index(machine)
-    actions = {number: action for name, action in _actions().items() if (number := NUMBERS[name][column]) is not None}
+    actions = {
+        number: action for name, action in _actions(profile).items() if (number := NUMBERS[name][column]) is not None
+    }
     if sampled:
         actions[_number("memfd_create", column)] = _refuse(errno.ENOSYS)
     tree = _tree(_intervals(actions))
@@ -70,9 +73,9 @@ def _number(name: str, column: int) -> int:
     return number
 
 
-def _actions() -> dict[str, _Code]:
+def _actions(profile: str) -> dict[str, _Code]:
     allow, refuse = [(_RETURN, 0, 0, ALLOW)], _refuse(errno.EPERM)
-    actions = {name: allow for _reason, names in ALLOWED for name in names.split()}
+    actions = {name: allow for _reason, names in (*ALLOWED, *PROFILES[profile]) for name in names.split()}
     actions |= {name: refuse for _reason, names in REFUSED for name in names.split()}
     return actions | {
         "clone": [(_LOAD, 0, 0, _ARGS), (_IF_ANY_BIT, 0, 1, _NAMESPACE_FLAGS), *refuse, *allow],

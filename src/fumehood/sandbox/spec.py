@@ -24,7 +24,8 @@ class Spec(Record):
     """One confined process tree.
 
     `argv[0]` is a path inside the walls. `environment` is complete. `mounts` come on top of the base system's.
-    `files` are laid into `/work`. `without` names the walls that the operator gave up, in so many words.
+    `files` are laid into `/work`. `profile` is the list of system calls, one of `syscalls.PROFILES`.
+    `without` names the walls that the operator gave up, in so many words.
     """
 
     argv: tuple[str, ...]
@@ -32,22 +33,32 @@ class Spec(Record):
     mounts: tuple[Mount, ...]
     files: dict[str, bytes]
     limits: Limits
+    profile: str = "plain"
     without: frozenset[str] = frozenset()
 
     def as_plain(self) -> tuple[Any, ...]:
         """Return the same as tuples, dicts, numbers and texts alone, for `marshal`."""
         mounts = tuple((mount.host, mount.inside) for mount in self.mounts)
-        return (self.argv, self.environment, mounts, self.files, self.limits.as_dict(), tuple(self.without))
+        return (
+            self.argv,
+            self.environment,
+            mounts,
+            self.files,
+            self.limits.as_dict(),
+            self.profile,
+            tuple(self.without),
+        )
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Spec:
         """Undo `as_plain`."""
-        argv, environment, mounts, files, limits, without = plain
+        argv, environment, mounts, files, limits, profile, without = plain
         return cls(
             argv=argv,
             environment=environment,
             mounts=tuple(Mount(host=host, inside=inside) for host, inside in mounts),
             files=files,
             limits=Limits(**limits),
+            profile=profile,
             without=frozenset(without),
         )

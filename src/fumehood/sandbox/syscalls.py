@@ -25,7 +25,7 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     (
         "memory of one's own",
         "mmap munmap mprotect mremap brk madvise msync mincore mlock mlock2 munlock mlockall munlockall memfd_create "
-        "membarrier pkey_mprotect pkey_alloc pkey_free get_mempolicy",
+        "membarrier get_mempolicy",
     ),
     (
         "processes and threads: namespaces stay closed by a check of clone's flags",
@@ -63,6 +63,14 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     ("randomness", "getrandom"),
     ("making one's own walls higher", "landlock_create_ruleset landlock_add_rule landlock_restrict_self"),
 )
+
+#: What one kind of runtime may call beyond that. A runtime names its profile; "plain" has nothing more.
+PROFILES: dict[str, tuple[tuple[str, str], ...]] = {
+    "plain": (),
+    "v8": (
+        ("memory protection keys: V8 guards the code that it makes with them", "pkey_mprotect pkey_alloc pkey_free"),
+    ),
+}
 
 #: Allowed with a check of arguments; the checks stand in seccomp.py.
 CHECKED = ("clone", "ioctl", "socket", "socketpair", "prctl", "personality", "prlimit64")
