@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,69 @@ def test_p100_an_abstract_socket_of_the_hosts_is_not_there(attack: Attack) -> No
         with pytest.raises(TimeoutError):
             server.accept()[0].close()
     assert result.stdout in ("ECONNREFUSED\n", "EPERM\n")
+
+
+METADATA = ["169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"]
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_p86_a_clouds_metadata_service_has_no_route(attack: Attack, address: str) -> None:
+    # A connected datagram socket sends nothing: without walls, too, nobody is asked.
+    family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
+    result = attack(f"print(tried(lambda: socket.socket({family}, socket.SOCK_DGRAM).connect(({address!r}, 80))))")
+    assert result.stdout == "ENETUNREACH\n"
+    assert result.network_refused > 0
+
+
+def test_p85_a_port_that_the_program_opens_is_not_the_hosts(attack: Attack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    reached, over = threading.Event(), threading.Event()
+
+    def knock() -> None:
+        while not over.wait(0.02):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+                reached.set()
+            except OSError:
+                continue
+
+    with ThreadPoolExecutor(1) as host:
+        host.submit(knock)
+        result = attack(f"""
+            server = socket.create_server(("0.0.0.0", {port}))
+            server.settimeout(0.5)
+            try:
+                server.accept()
+            except TimeoutError:
+                print("nobody came")
+        """)
+        over.set()
+    assert not reached.is_set()
+    assert result.stdout == "nobody came\n"
+
+
+def test_p06_a_leaked_socket_of_the_hosts_is_not_there(attack: Attack, server: socket.socket) -> None:
+    server.set_inheritable(True)
+    result = attack("""
+        import stat
+        for number in range(3, 1024):
+            if os.path.exists(f"/proc/self/fd/{number}") and stat.S_ISSOCK(os.stat(number).st_mode):
+                print(number)
+        print("looked")
+    """)
+    assert result.stdout == "looked\n"
+
+
+def test_p100_a_socket_in_a_shared_folder_is_not_the_hosts(attack: Attack) -> None:
+    path = Path("/tmp", f"escape-{secrets.token_hex(8)}")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        path.chmod(0o777)
+        server.listen()
+        server.settimeout(0.2)
+        result = attack(f"print(tried(lambda: socket.socket(socket.AF_UNIX).connect({str(path)!r})))")
+        path.unlink()
+        with pytest.raises(TimeoutError):
+            server.accept()[0].close()
+    assert result.stdout == "ENOENT\n"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from fumehood import Limits
 
@@ -98,14 +102,65 @@ def test_p34_a_program_that_ignores_all_signals_dies_at_its_deadline(attack: Att
     assert result.exit_code == 124
 
 
-def test_p35_a_process_of_the_hosts_cannot_be_signalled(attack: Attack) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim:
-        result = attack(f"print(tried(lambda: os.kill({victim.pid}, 9)))")
-        time.sleep(0.1)
+SIGNALS = {
+    "kill": "os.kill(victim, 9)",
+    "killpg": "os.killpg(victim, 9)",
+    "tgkill": "sys.exit(raw(234, 131, victim, victim, 9))",
+    "pidfd": "import signal; signal.pidfd_send_signal(os.pidfd_open(victim), 9)",
+    "rlimit": "import resource; resource.prlimit(victim, resource.RLIMIT_CPU, (0, 0))",
+}
+
+
+@pytest.mark.parametrize("action", SIGNALS.values(), ids=SIGNALS.keys())
+def test_p35_a_process_of_the_hosts_cannot_be_signalled(attack: Attack, action: str) -> None:
+    # It works, so that a limit of its processor time would end it as well.
+    code = "import time\nend = time.monotonic() + 10\nwhile time.monotonic() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as victim:
+        result = attack(f"victim = {victim.pid}\n{action}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            victim.wait(1.2 if "rlimit" in action else 0.1)
         survived = victim.poll() is None
         victim.kill()
     assert survived
-    assert result.stdout in ("ESRCH\n", "EPERM\n")
+    assert result.exit_code != 0
+
+
+def test_p35_killing_everybody_ends_nobody_outside(attack: Attack) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim:
+        result = attack(
+            """
+            if os.readlink("/proc/self/ns/pid") == sys.argv[1]:
+                sys.exit("no namespace: this must not be done")
+            tried(lambda: os.kill(-1, 9))
+            print("done to all that can be reached")
+            """,
+            args=[str(Path("/proc/self/ns/pid").readlink())],
+        )
+        survived = victim.poll() is None
+        victim.kill()
+    assert survived
+    assert (result.reason, result.stdout) == ("exited", "done to all that can be reached\n")
+
+
+def test_p37_a_child_given_to_our_process_dies_with_the_rest(attack: Attack) -> None:
+    marker = secrets.token_hex(8)
+    result = attack(f"""
+        me = os.getpid()
+        answer = raw(56, 220, 0x8000 | 17, 0, 0, 0, 0)  # CLONE_PARENT
+        if os.getpid() != me:
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(null, number)
+            os.setsid()
+            os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(20)", "{marker}"])
+        import time
+        time.sleep(0.3)
+        print(answer)
+    """)
+    left = alive(marker)
+    end(left)
+    assert result.exit_code == 0
+    assert left == []
 
 
 def test_p35_killing_process_1_from_inside_changes_nothing(attack: Attack) -> None:
@@ -157,9 +212,29 @@ def test_p44_no_priority_over_others_can_be_had(attack: Attack) -> None:
 
 def test_p45_there_is_no_terminal_to_type_into(attack: Attack) -> None:
     result = attack("""
-        import fcntl
-        def type_into():
-            master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
-        print(tried(type_into))
+        for path in ("/dev/ptmx", "/dev/tty", "/dev/tty0", "/dev/console"):
+            print(tried(lambda: os.open(path, os.O_RDWR | os.O_NOCTTY)))
     """)
-    assert result.stdout == "ENOENT\n"
+    assert result.stdout == "ENOENT\n" * 4
+
+
+def test_p45_a_leaked_terminal_cannot_be_typed_into(attack: Attack) -> None:
+    master, terminal = os.openpty()
+    os.set_inheritable(terminal, True)
+    os.set_blocking(master, False)
+    try:
+        attack("""
+            import fcntl
+            for number in range(3, 1024):
+                try:
+                    if os.isatty(number):
+                        tried(lambda: fcntl.ioctl(number, 0x5412, b"x"))  # TIOCSTI
+                        os.write(number, b"typed")
+                except OSError:
+                    pass
+        """)
+        with pytest.raises(BlockingIOError):
+            os.read(master, 100)
+    finally:
+        os.close(master)
+        os.close(terminal)

@@ -85,8 +85,9 @@ def _collect(folder: Path) -> list[OutputFile]:
     found = []
     for path in folder.rglob("*"):
         try:
-            if path.is_file() and path.stat().st_size <= _LARGEST_FILE:
-                found.append(OutputFile(path=str(path.relative_to(folder)), data=path.read_bytes()))
+            if path.name != "main" and path.is_file() and path.stat().st_size <= _LARGEST_FILE:
+                name = os.fsencode(path.relative_to(folder)).decode("utf-8", "replace")
+                found.append(OutputFile(path=name, data=path.read_bytes()))
         except OSError:
             continue
     return found
