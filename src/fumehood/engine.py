@@ -18,13 +18,13 @@ from .sandbox.supervisor import Outcome, Stdin, supervise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
     from .protocol.execution import EndReason
     from .protocol.executor import OutputListener
-    from .runtimes.runtime import Start
+    from .runtimes.runtime import Notice, Start
     from .sandbox.launcher import Launcher
     from .sandbox.supervisor import Spawn
 
@@ -39,7 +39,7 @@ class Engine:
     """Runs programs on this machine. Use it in a `with`, or call `close`.
 
     - `without`: walls to give up, by name, where this host cannot put them up (`fumehood doctor` names them).
-    - `notice`: told in one sentence about what takes long, such as the first installation of packages.
+    - `notice`: told in one sentence, with the share that is done, about what takes long: the installation of packages.
     - `spawn`: how sandboxes are forked; the default is a small process of one thread beside this one. A caller that
       has one thread and little memory may pass `isolation.namespaces.spawn` and save that process's start.
 
@@ -50,7 +50,7 @@ class Engine:
         self,
         *,
         without: Iterable[str] = (),
-        notice: Callable[[str], None] | None = None,
+        notice: Notice | None = None,
         spawn: Spawn | None = None,
     ) -> None:
         self.without = walls.named(without)
@@ -209,5 +209,5 @@ def _as_bytes(data: str | bytes) -> bytes:
     return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
 
 
-def _say_nothing(_sentence: str) -> None:
+def _say_nothing(_sentence: str, _done: float) -> None:
     pass

@@ -25,6 +25,12 @@ PROGRAMS = {
         "print(",
         "import sys\nsys.exit(7)",
     ),
+    "python-data": (
+        "import json, os, sys\nprint(json.dumps([sys.argv[1:], os.environ['A'], sys.stdin.read()]))",
+        ("helper.py", "X = 5", "import helper\nprint(helper.X)"),
+        "print(",
+        "import sys\nsys.exit(7)",
+    ),
     "bash": (
         """printf '[["%s","%s"],"%s","%s"]\\n' "$1" "$2" "$A" "$(cat)\"""",
         ("helper.sh", "X=5", ". ./helper.sh; echo $X"),
@@ -71,7 +77,7 @@ def engine() -> Iterator[Engine]:
 def language(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     try:
-        get(name).start("", None, lambda _sentence: None)
+        get(name).start("", None, lambda _sentence, _done: None)
     except RuntimeUnavailable as error:
         pytest.skip(f"{name}: {error}")
     return name
@@ -177,8 +183,9 @@ def test_packages_that_cannot_be_installed_say_so_and_leave_nothing(tmp_path: Pa
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout == "1\n"
 
 
-def test_the_lock_has_the_name_that_its_revision_carries() -> None:
-    assert hashlib.sha256(Path(packages.LOCK).read_bytes()).hexdigest().startswith(packages.LOCK_ID)
+def test_each_lock_has_the_name_that_its_revision_carries() -> None:
+    for name, lock_id in packages.LOCK_IDS.items():
+        assert hashlib.sha256(Path(packages.lock(name)).read_bytes()).hexdigest().startswith(lock_id)
 
 
 def test_suffixes_stand_for_languages() -> None:

@@ -21,7 +21,7 @@ COMMANDS = {
     "run": "Run a program in a fresh sandbox.",
     "ask": "Ask a chat model that may run code here.",
     "doctor": "Show which walls this machine puts up, and how to mend those it does not.",
-    "runtime": "Build and list the environments that programs run in.",
+    "runtime": "Build, list and remove the environments that programs run in.",
 }
 
 _HELP = """Usage: fumehood COMMAND [ARGUMENTS]

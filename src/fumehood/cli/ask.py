@@ -11,6 +11,7 @@ from ..llm.choose import Surroundings, choose
 from ..llm.scripted import ScriptedModel
 from ..protocol.limits import Limits
 from .arguments import Arguments, Command, Option, UsageError, seconds
+from .progress import Building
 from .terminal import is_terminal, note, printable, wants_colour
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def ask(arguments: Arguments) -> int:
     elif not arguments.json:
         note(f"model: {printable(model.name)}")
     limits = Limits() if arguments.timeout is None else Limits(wall_seconds=arguments.timeout)
-    with Engine(without=arguments.without, notice=note) as engine, _shown(arguments) as view:
+    with Engine(without=arguments.without, notice=Building()) as engine, _shown(arguments) as view:
         if arguments.json_mode:
             transcript = json_mode.answer(question, model=model, executor=engine, observer=view, limits=limits)
         else:

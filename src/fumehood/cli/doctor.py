@@ -43,8 +43,8 @@ def _languages() -> dict[str, str]:
     found: dict[str, str] = {}
     for language in languages():
         try:
-            if language != "python":  # runs wherever Fumehood does; its packages come with the first use
-                get(language).start("", None, lambda _sentence: None)
+            if not language.startswith("python"):  # runs wherever Fumehood does; its packages come with the first use
+                get(language).start("", None, lambda _sentence, _done: None)
             found[language] = "ready"
         except FumehoodError as error:
             found[language] = str(error)

@@ -13,6 +13,7 @@ from ..runtimes import language_of, languages
 from ..sandbox.cgroup import Cgroup
 from ..sandbox.isolation import namespaces
 from .arguments import Arguments, Command, Option, UsageError, seconds
+from .progress import Building
 from .terminal import is_terminal, note, printable
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ def run(arguments: Arguments) -> int:
     if not arguments.cgroup and Cgroup.must_be_moved_into():
         without.add("cgroup")
     # This process has one thread and little memory, so it can fork sandboxes itself.
-    with Engine(without=without, notice=note, spawn=namespaces.spawn) as engine:
+    with Engine(without=without, notice=Building(), spawn=namespaces.spawn) as engine:
         result = engine.execute(
             request,
             on_output=None if arguments.json else _Printer().show,

@@ -4,58 +4,91 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 
 from ..runtimes import build, packages
 from .arguments import Arguments, Command, Option, UsageError
+from .progress import Building
 from .terminal import note
 
 
 def runtime(arguments: Arguments) -> int:
     """Do the command."""
-    actions = {"build": _build, "list": _list}
+    actions = {"build": _build, "list": _list, "remove": _remove}
     action = actions.get(arguments.action or "")
     if action is None:
-        raise UsageError(f"fumehood runtime {arguments.action or ''!r}: say {' or '.join(actions)}")
+        raise UsageError(f"fumehood runtime {arguments.action or ''!r}: say {', '.join(actions)}")
     return action(arguments)
 
 
 def _build(arguments: Arguments) -> int:
-    path = os.path.join(packages.folder(), packages.revision())
+    if arguments.requirements is not None or arguments.name is not None:
+        if arguments.requirements is None or arguments.name is None or arguments.runtime is not None:
+            raise UsageError("a runtime of your own needs --requirements FILE and --name NAME, and no other name")
+        print(build.build_own(arguments.name, arguments.requirements, Building()))
+        return 0
+    name = arguments.runtime or "python"
+    if name not in packages.LOCK_IDS:
+        raise UsageError(
+            f"there is no built-in runtime {name!r} to build: {', '.join(packages.LOCK_IDS)}, or one of your own with "
+            "--requirements FILE --name NAME"
+        )
+    revision = packages.revision(name)
+    path = os.path.join(packages.folder(), revision)
     if os.path.isdir(path) and arguments.force:
-        shutil.rmtree(path)
+        build.remove(revision)
     if not os.path.isdir(path):
-        build.build(path, None if arguments.standard_library else packages.LOCK, note)
+        build.build(path, name, None if arguments.standard_library else packages.lock(name), Building())
     print(path)
     return 0
 
 
 def _list(arguments: Arguments) -> int:
-    folder = packages.folder()
-    names = sorted(name for name in os.listdir(folder) if not name.startswith(".")) if os.path.isdir(folder) else []
-    rows = [
-        {"revision": name, "path": os.path.join(folder, name), "current": name == packages.revision()} for name in names
-    ]
+    rows = [_row(revision) for revision in build.installed()]
     if arguments.json:
         print(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            print(f"{row['revision']:<40} {'current' if row['current'] else '':<8} {row['path']}")
+            print(f"{row['runtime']:<14} {'current' if row['current'] else '':<8} {row['path']}")
+    return 0
+
+
+def _row(revision: str) -> dict[str, object]:
+    name = build.runtime_of(revision)
+    current = packages.revision(name) if name in packages.LOCK_IDS else packages.own(name)
+    path = os.path.join(packages.folder(), revision)
+    return {"runtime": name, "revision": revision, "path": path, "current": revision == current}
+
+
+def _remove(arguments: Arguments) -> int:
+    if arguments.runtime is None:
+        raise UsageError("fumehood runtime remove: say which, by the name or the revision that `list` shows")
+    for revision in build.remove(arguments.runtime):
+        note(f"removed {revision}")
     return 0
 
 
 COMMAND = Command(
     name="runtime",
-    summary="Build and list the environments that programs run in.",
+    summary="Build, list and remove the environments that programs run in.",
     description=(
-        "build: install the packages of the python runtime now and not at the first run. list: show what is installed."
+        "build: install the packages of a built-in runtime now and not at its first use (python, the default, or python-data), or "
+        "make one of your own from a requirements file, to be used as --language NAME. list: show what is installed. remove: "
+        "delete a runtime or one of its revisions. Revisions never change: other requirements make another one."
     ),
     run=runtime,
-    positionals=(("ACTION", "build or list."),),
+    positionals=(("ACTION", "build, list or remove."), ("RUNTIME", "Which one.")),
     options=(
+        Option(name="requirements", short="r", metavar="FILE", help="build: what to install, as pip and uv read it."),
+        Option(name="name", metavar="NAME", help="build: what to call it."),
         Option(name="standard-library", help="build: no packages; needs no network."),
         Option(name="force", help="build: anew, even where it is there."),
         Option(name="json", help="list: print JSON."),
     ),
-    examples=("fumehood runtime build", "fumehood runtime list --json"),
+    examples=(
+        "fumehood runtime build python-data",
+        "fumehood runtime build --requirements requirements.txt --name geo",
+        "fumehood run --language geo -c 'import shapely'",
+        "fumehood runtime list --json",
+        "fumehood runtime remove geo",
+    ),
 )

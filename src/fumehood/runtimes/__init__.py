@@ -11,9 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-#: Language to the module that provides it. Loaded when used: five of six are not needed in an execution.
+#: Language to the module that provides it. Loaded when used: all but one are not needed in an execution.
 _MODULES = {
     "python": "python",
+    "python-data": "python_data",
     "bash": "bash",
     "javascript": "javascript",
     "typescript": "typescript",
@@ -28,10 +29,19 @@ def languages() -> tuple[str, ...]:
 
 
 def get(language: str) -> Runtime:
-    """Return the runtime of a language, named in any case. Raises `UnknownLanguage`."""
+    """Return the runtime of a language, named in any case, or of the user's own name. Raises `UnknownLanguage`."""
     module = _MODULES.get(language.lower())
     if module is None:
-        raise UnknownLanguage(f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}")
+        from . import packages  # noqa: PLC0415 - for names that are not ours
+
+        if packages.own(language) is not None:
+            from .python import Python  # noqa: PLC0415 - likewise
+
+            return Python(language)
+        raise UnknownLanguage(
+            f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}, or build a runtime of that name with "
+            "`fumehood runtime build --requirements FILE --name NAME`"
+        )
     runtime: Runtime = __import__(f"{__name__}.{module}", fromlist=["RUNTIME"]).RUNTIME
     return runtime
 

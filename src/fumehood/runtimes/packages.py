@@ -1,7 +1,7 @@
-"""Builds the environment of the `python` runtime, once, with uv, from a lock file with hashes.
+"""The Python environments that programs run in: which there are, where they are kept, how each is found.
 
-Promised: a revision is named after its content and never changes; a build that fails leaves nothing behind; only
-wheels are unpacked, so no code of a package runs while building.
+Promised: a revision is named after the content of its lock and never changes; a name leads to one revision at a time. The
+built-in ones are made when first used, others by `fumehood runtime build --requirements FILE --name NAME`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,23 @@ import binascii
 import os
 import sys
 
+from ..errors import RuntimeUnavailable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .runtime import Notice
 
-LOCK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python.lock")
-#: The first 12 digits of the lock file's SHA-256, held against the file by the tests; hashing takes 2 ms to import.
-LOCK_ID = "105bbca6a9b8"
+_HERE = os.path.dirname(os.path.abspath(__file__))
+#: Built-in environment to the first 12 digits of its lock file's SHA-256. The tests hold them against the files; hashing
+#: takes 2 ms to import.
+LOCK_IDS = {"python": "105bbca6a9b8", "python-data": "af1fe8ebd8cf"}
+#: Below `folder()`: one small file a name of the user's own, which holds the revision's name.
+NAMES = "names"
+
+
+def lock(name: str) -> str:
+    """Return the path of a built-in environment's lock file."""
+    return os.path.join(_HERE, f"{name}.lock")
 
 
 def folder() -> str:
@@ -25,22 +35,45 @@ def folder() -> str:
     return os.path.join(data, "fumehood", "runtimes")
 
 
-def revision() -> str:
-    """Return the name of the environment that this interpreter and this lock file make."""
-    major, minor, micro = sys.version_info[:3]
+def revision(name: str = "python", lock_id: str | None = None) -> str:
+    """Return the name of the environment that this interpreter and a lock make; without `lock_id` a built-in's."""
     # Two interpreters of one version may lie in two places, and an environment names its base by path.
-    place = binascii.crc32(sys.base_prefix.encode())
-    return f"python-{major}.{minor}.{micro}-{place:08x}-{LOCK_ID}"
+    return f"{name}-{_interpreter()}-{lock_id or LOCK_IDS[name]}"
 
 
-def ensure(notice: Notice) -> str:
-    """Return the folder of the environment, building it first where it is not there.
+def own(name: str) -> str | None:
+    """Return the revision that a name of the user's own leads to, None where there is no such name."""
+    if not name or "/" in name or "\0" in name or name.startswith("."):
+        return None
+    try:
+        with open(os.path.join(folder(), NAMES, name), encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return None
 
-    Raises `RuntimeUnavailable` with the builder's own words where it cannot be built.
+
+def ensure(name: str, notice: Notice) -> str:
+    """Return the folder of an environment; a built-in one is built first where it is not there.
+
+    Raises `RuntimeUnavailable` with the builder's own words where it cannot be built, or with the next step where it is the
+    user's own and gone, or was made for another Python.
     """
-    path = os.path.join(folder(), revision())
-    if not os.path.exists(os.path.join(path, "pyvenv.cfg")):
-        from . import build  # noqa: PLC0415 - needed once in the life of a revision
+    if name in LOCK_IDS:
+        path = os.path.join(folder(), revision(name))
+        if not os.path.exists(os.path.join(path, "pyvenv.cfg")):
+            from . import build  # noqa: PLC0415 - needed once in the life of a revision
 
-        build.build(path, LOCK, notice)
+            build.build(path, name, lock(name), notice)
+        return path
+    found = own(name) or ""
+    path = os.path.join(folder(), found)
+    if not found.startswith(f"{name}-{_interpreter()}-") or not os.path.exists(os.path.join(path, "pyvenv.cfg")):
+        raise RuntimeUnavailable(
+            f"runtime {name!r} was not built for this Python: `fumehood runtime build --requirements FILE --name {name}`"
+        )
     return path
+
+
+def _interpreter() -> str:
+    major, minor, micro = sys.version_info[:3]
+    return f"{major}.{minor}.{micro}-{binascii.crc32(sys.base_prefix.encode()):08x}"

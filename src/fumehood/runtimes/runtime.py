@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    #: Told in one sentence about what takes over a second (packages being installed).
-    Notice = Callable[[str], None]
+    #: Told in one sentence about what takes over a second (packages being installed), and the share of it that is done:
+    #: 0 first, 1 last, also where it failed.
+    Notice = Callable[[str, float], None]
 
     class Runtime(Protocol):
         """One language."""
