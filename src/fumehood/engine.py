@@ -1,20 +1,22 @@
 """The local executor: puts a runtime and a sandbox together for each execution.
 
-Promised: one fresh sandbox an execution, gone when `execute` returns; any thread may call; nothing runs before the
-host's walls have been seen to hold. Not promised: any speed beyond a cold start of the interpreter.
+Promised: one fresh sandbox an execution, its processes dead when `execute` returns; any thread may call; nothing runs before
+the host's walls have been seen to hold. Where the language allows it the sandbox was forked ahead from a warm interpreter;
+until that is up, and for what it cannot take, the interpreter starts cold behind the same walls.
 """
 
 from __future__ import annotations
 
 import os
 
-from .errors import InvalidFilePath, InvalidRequest
+from .errors import InvalidFilePath, InvalidRequest, SandboxFailed, ZygoteDied
 from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
+from .protocol.limits import Limits
 from .runtimes import get
 from .sandbox import admission, walls
 from .sandbox.files import collect
 from .sandbox.spec import Spec
-from .sandbox.supervisor import Outcome, Stdin, supervise
+from .sandbox.supervisor import Outcome, Stdin, supervise, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
 
     from .protocol.execution import EndReason
     from .protocol.executor import OutputListener
-    from .runtimes.runtime import Notice, Start
+    from .runtimes.runtime import Notice, Start, Warmth
     from .sandbox.launcher import Launcher
-    from .sandbox.supervisor import Spawn
+    from .sandbox.live import Spawn
+    from .sandbox.pool import Pool, Taken
+    from .sandbox.warm import Kit
 
 #: What every program finds in its environment besides what its caller passed.
 BASE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - the sandbox's
@@ -40,8 +44,10 @@ class Engine:
 
     - `without`: walls to give up, by name, where this host cannot put them up (`fumehood doctor` names them).
     - `notice`: told in one sentence, with the share that is done, about what takes long: the installation of packages.
+    - `warm_bytes`: memory that sandboxes which wait for programs may hold together (default 256 MiB); 0 keeps none warm.
     - `spawn`: how sandboxes are forked; the default is a small process of one thread beside this one. A caller that
-      has one thread and little memory may pass `isolation.namespaces.spawn` and save that process's start.
+      has one thread and little memory may pass `isolation.namespaces.spawn` and save that process's start; then every
+      program starts cold.
 
     Raises `SandboxUnavailable` from the first execution on where a wall is missing that was not given up.
     """
@@ -51,16 +57,23 @@ class Engine:
         *,
         without: Iterable[str] = (),
         notice: Notice | None = None,
+        warm_bytes: int = 256 << 20,
         spawn: Spawn | None = None,
     ) -> None:
         self.without = walls.named(without)
         self._notice = notice or _say_nothing
         self._launcher: Launcher | None = None
+        self._pool: Pool | None = None
+        self._admitted = False
         if spawn is None:
             from .sandbox.launcher import Launcher  # noqa: PLC0415 - 20 ms that the command line need not pay
+            from .sandbox.pool import Pool  # noqa: PLC0415 - likewise
 
             self._launcher = Launcher()
             spawn = self._launcher.spawn
+            # A wall that was given up is given up by cold sandboxes alone.
+            if warm_bytes and self.without <= {"cgroup"}:
+                self._pool = Pool(self._launcher, memory_bytes=warm_bytes, cgroups="cgroup" not in self.without)
         #: How this engine forks sandboxes.
         self.spawn: Spawn = spawn
 
@@ -79,14 +92,32 @@ class Engine:
         """
         runtime = get(request.language)
         start = runtime.start(request.code, request.name, self._notice)
-        admission.require(self.spawn, self.without)
-        spec = self._spec(request, start)
+        self._admit()
+        files = _files(request, start)
         stdin = Stdin(_as_bytes(request.stdin), stdin_source)
-        outcome = supervise(spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel)
+        taken = self._take(request, start, files)
+        if taken is not None:
+            outcome = _run_warm(taken, request, start, files, stdin, on_output, cancel)
+        else:
+            spec = self._spec(request, start, files)
+            outcome = supervise(spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel)
         try:
-            return _result(request, spec, outcome)
+            return _result(request, files, outcome, warm=taken is not None)
         finally:
             os.close(outcome.work)
+
+    def prepare(self, language: str = "python", limits: Limits | None = None) -> None:
+        """Return when a warm sandbox of the language waits for a program.
+
+        Without this the first programs start cold. Raises `SandboxFailed` where none can be had: `execute` then starts
+        every program cold, and `InvalidRequest` where the language has no warm interpreter.
+        """
+        start = get(language).start("", None, self._notice)
+        self._admit()
+        if self._pool is None or start.warm is None:
+            why = "its interpreter cannot be forked" if start.warm is None else "this engine keeps nothing warm"
+            raise InvalidRequest(f"language {language!r} has no warm sandboxes: {why}")
+        self._pool.prepare(_kit(start, start.warm), limits or Limits())
 
     async def execute_async(
         self, request: ExecutionRequest, *, on_output: OutputListener | None = None
@@ -108,6 +139,8 @@ class Engine:
 
     def close(self) -> None:
         """End the engine and every execution that is still running."""
+        if self._pool is not None:
+            self._pool.close()
         if self._launcher is not None:
             self._launcher.close()
 
@@ -119,15 +152,19 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _spec(self, request: ExecutionRequest, start: Start) -> Spec:
-        files = {path: _as_bytes(data) for path, data in request.files.items()}
-        if start.program in files or any(path.startswith(f"{start.program}/") for path in files):
-            raise InvalidFilePath(
-                f"file path {start.program!r} is the program's own: rename the file, or the program with name=…"
-            )
-        files[start.program] = _as_bytes(request.code)
-        if (size := sum(map(len, files.values()))) > request.limits.disk_bytes:
-            raise InvalidRequest(f"files hold {size} bytes: disk_bytes allows {request.limits.disk_bytes}")
+    def _admit(self) -> None:
+        if not self._admitted:
+            admission.require(self.spawn, self.without)
+            # The verdict holds until the next boot, which no engine survives.
+            self._admitted = True
+
+    def _take(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Taken | None:
+        """Return a warm sandbox for this program, None where it must start cold."""
+        if self._pool is None or start.warm is None or (request.env and _is_settled(request.env, start.warm.settled)):
+            return None
+        return self._pool.take(_kit(start, start.warm), request.limits, files)
+
+    def _spec(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Spec:
         return Spec(
             argv=(*start.argv, f"/work/{start.program}", *request.args),
             environment={**BASE_ENVIRONMENT, **start.environment, **request.env},
@@ -139,10 +176,54 @@ class Engine:
         )
 
 
-def _result(request: ExecutionRequest, spec: Spec, outcome: Outcome) -> ExecutionResult:
-    reason, exit_code, signal, detail = _why_it_ended(outcome, spec)
+def _files(request: ExecutionRequest, start: Start) -> dict[str, bytes]:
+    """Return all that is laid into `/work`: what came with the program, and the program."""
+    files = {path: _as_bytes(data) for path, data in request.files.items()}
+    if start.program in files or any(path.startswith(f"{start.program}/") for path in files):
+        raise InvalidFilePath(
+            f"file path {start.program!r} is the program's own: rename the file, or the program with name=…"
+        )
+    files[start.program] = _as_bytes(request.code)
+    if (size := sum(map(len, files.values()))) > request.limits.disk_bytes:
+        raise InvalidRequest(f"files hold {size} bytes: disk_bytes allows {request.limits.disk_bytes}")
+    return files
+
+
+def _is_settled(environment: Iterable[str], settled: tuple[str, ...]) -> bool:
+    return any(name.startswith(settled) for name in environment)
+
+
+def _kit(start: Start, warmth: Warmth) -> Kit:
+    from .sandbox.warm import Kit  # noqa: PLC0415 - as the pool, which is there by now
+
+    environment = {**BASE_ENVIRONMENT, **start.environment}
+    spec = Spec(
+        argv=start.argv, environment=environment, mounts=start.mounts, files={}, limits=Limits(), profile=start.profile
+    )
+    return Kit(spec=spec, preload=warmth.preload, sample=warmth.sample)
+
+
+def _run_warm(
+    taken: Taken, request: ExecutionRequest, start: Start, files: dict[str, bytes], stdin: Stdin,
+    on_output: OutputListener | None, cancel: int | None,
+) -> Outcome:  # fmt: skip
+    try:
+        taken.live.order(f"/work/{start.program}", files, dict(request.env), tuple(request.args))
+        return watch(taken.live, request.limits, stdin=stdin, on_output=on_output, cancel=cancel)
+    except SandboxFailed as error:
+        if taken.lost():
+            raise ZygoteDied(
+                "the warm interpreter that this execution was forked from was killed, and it with it: run it again"
+            ) from error
+        raise
+    finally:
+        taken.done()
+
+
+def _result(request: ExecutionRequest, files: dict[str, bytes], outcome: Outcome, *, warm: bool) -> ExecutionResult:
     limits = request.limits
-    taken = collect(outcome.work, spec.files, total_bytes=limits.files_out_bytes, count=limits.files_out)
+    reason, exit_code, signal, detail = _why_it_ended(outcome, limits)
+    taken = collect(outcome.work, files, total_bytes=limits.files_out_bytes, count=limits.files_out)
     return ExecutionResult(
         id=os.urandom(16).hex(),
         language=request.language.lower(),
@@ -159,12 +240,12 @@ def _result(request: ExecutionRequest, spec: Spec, outcome: Outcome) -> Executio
         peak_memory_bytes=outcome.peak_memory_bytes,
         network_refused=outcome.network_refused,
         tier=outcome.tier,
+        warm=warm,
     )
 
 
-def _why_it_ended(outcome: Outcome, spec: Spec) -> tuple[EndReason, int, str | None, str]:
+def _why_it_ended(outcome: Outcome, limits: Limits) -> tuple[EndReason, int, str | None, str]:
     """Return (reason, exit code, signal's name, detail)."""
-    limits = spec.limits
     if outcome.verdict in _EXIT_CODES:
         return outcome.verdict, _EXIT_CODES[outcome.verdict], "SIGKILL", outcome.detail  # type: ignore[return-value]  # the three keys are reasons
     status = outcome.status

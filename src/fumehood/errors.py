@@ -49,6 +49,10 @@ class SandboxFailed(FumehoodError):
     exit_code = 125
 
 
+class ZygoteDied(SandboxFailed):
+    """The host's: the warm interpreter that this execution was forked from was killed. Another takes its place: try again."""
+
+
 class ConfigurationError(FumehoodError):
     """The user's fault: a configuration file or an environment variable that cannot be used."""
 

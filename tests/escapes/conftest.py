@@ -41,18 +41,30 @@ def raw(x86_64, aarch64, *args):
 """
 
 
-@pytest.fixture(scope="session")
-def attack() -> Iterator[Attack]:
+@pytest.fixture(scope="session", params=["cold"] if UNWALLED else ["cold", "warm"])
+def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
     """Run a program of the enemy's; Python gets a few names for free."""
-    with Engine() as engine:
-        executor: Executor = UnwalledExecutor() if UNWALLED else engine
+    with engine_of(request.param) as engine:
+        yield attacks_on(UnwalledExecutor() if UNWALLED else engine)
 
-        def run(code: str, *, language: str = "python", limits: Limits = LIMITS, **fields: object) -> ExecutionResult:
-            text = textwrap.dedent(code)
-            whole = _PRELUDE + text if language == "python" else text
-            return executor.execute(ExecutionRequest(code=whole, language=language, limits=limits, **fields))  # type: ignore[arg-type]  # the callers' own
 
-        yield run
+def engine_of(start: str) -> Engine:
+    """Return an engine whose Python programs start so: "warm" or "cold"."""
+    engine = Engine(warm_bytes=256 * MiB if start == "warm" else 0)
+    if start == "warm":
+        engine.prepare("python", LIMITS)
+    return engine
+
+
+def attacks_on(executor: Executor) -> Attack:
+    """Return the function with which attacks are made."""
+
+    def run(code: str, *, language: str = "python", limits: Limits = LIMITS, **fields: object) -> ExecutionResult:
+        text = textwrap.dedent(code)
+        whole = _PRELUDE + text if language == "python" else text
+        return executor.execute(ExecutionRequest(code=whole, language=language, limits=limits, **fields))  # type: ignore[arg-type]  # the callers' own
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ import pytest
 
 from fumehood import Limits
 from fumehood.protocol.limits import MiB
+from tests.testing.unwalled import UnwalledExecutor
 
-from .conftest import Attack, alive, end
+from .conftest import UNWALLED, Attack, alive, attacks_on, end, engine_of
 
 # Leaves three daemons that ignore what they can and hold memory, a file, a socket and, if they may, a mount.
 STAY = '''
@@ -43,18 +44,24 @@ WAYS_TO_END = {
 }
 
 
+@pytest.mark.parametrize("start", ["cold"] if UNWALLED else ["cold", "warm"])
 @pytest.mark.parametrize("ending", WAYS_TO_END.values(), ids=WAYS_TO_END.keys())
-def test_nothing_is_left_whichever_way_it_ends(attack: Attack, ending: str) -> None:
+def test_nothing_is_left_whichever_way_it_ends(start: str, ending: str) -> None:
     marker = secrets.token_hex(8)
-    groups, mounts = _groups(), _mounts()
+    groups, mounts, inside = _groups(), _mounts(), _look_inside()
     limits = Limits(wall_seconds=1.5, memory_bytes=96 * MiB, output_bytes=1 * MiB)
-    attack(STAY + ending, args=[marker], limits=limits)
-    left = alive(marker)
-    end(left)
-    assert left == []
+    with engine_of(start) as engine:
+        if start == "warm":
+            engine.prepare("python", limits)
+        result = attacks_on(UnwalledExecutor() if UNWALLED else engine)(STAY + ending, args=[marker], limits=limits)
+        left = alive(marker)
+        end(left)
+        assert left == []
+        assert result.warm == (start == "warm")
+    # What an engine keeps warm for the next program goes with it.
     assert _groups() == groups
     assert _mounts() == mounts
-    assert _inside() == []
+    assert _inside(inside) == []
 
 
 def test_p28_the_next_execution_finds_nothing_of_the_last(attack: Attack) -> None:
@@ -84,11 +91,11 @@ def _mounts() -> set[str]:
     return set(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
 
 
-def _inside() -> list[str]:
-    """Return what descends from this process and lives in a namespace below its own: a sandbox's processes."""
+def _inside(before: list[str]) -> list[str]:
+    """Return what descends from this process, lives in a namespace below its own, and did not before."""
     until = time.monotonic() + 0.5
     # A sandbox's process 1 reports when all others are dead, and then ends by itself.
-    while (found := _look_inside()) and time.monotonic() < until:
+    while (found := sorted(set(_look_inside()) - set(before))) and time.monotonic() < until:
         time.sleep(0.01)
     return found
 

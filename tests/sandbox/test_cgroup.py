@@ -80,5 +80,5 @@ def test_groups_of_a_dead_maker_are_swept(real: Cgroup) -> None:
     dead = [folder.with_name("fumehood-4194304-dead") for folder in folders]
     for folder in dead:
         folder.mkdir()
-    assert sweep() >= len(dead)
+    sweep()
     assert not any(folder.exists() for folder in dead)

@@ -16,7 +16,7 @@ from fumehood.sandbox import canary, walls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from fumehood.sandbox.supervisor import Spawn
+    from fumehood.sandbox.live import Spawn
 
 FUMEHOOD = [sys.executable, "-m", "fumehood"]
 

@@ -78,7 +78,8 @@ class ExecutionResult(Record):
     `stdout_bytes` and `stderr_bytes` are exact; the properties `stdout` and `stderr` decode them as UTF-8 with
     replacement characters. Times are seconds, `peak_memory_bytes` is the most that all its processes held together
     (None where nothing on this host can tell). `network_refused` counts attempts to reach a network that the kernel
-    refused. `tier` names how memory and processes were bounded: "cgroup" or "sampled".
+    refused. `tier` names how memory and processes were bounded: "cgroup" or "sampled". `warm` says whether the program was
+    forked from a warm interpreter: speed is all that this changes.
     """
 
     id: str
@@ -96,6 +97,7 @@ class ExecutionResult(Record):
     peak_memory_bytes: int | None = None
     network_refused: int = 0
     tier: str = "sampled"
+    warm: bool = False
 
     @property
     def ok(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..sandbox import own_interpreter
 from ..sandbox.spec import Mount
 from . import packages
-from .runtime import Start
+from .runtime import Start, Warmth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +15,29 @@ if TYPE_CHECKING:
 
 _INSIDE = "/opt/fumehood/python"
 
+#: What common programs import, of the standard library alone.
+STANDARD = (
+    "base64", "bisect", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions",
+    "functools", "hashlib", "heapq", "io", "itertools", "json", "math", "operator", "os", "pathlib", "random", "re",
+    "statistics", "string", "textwrap", "threading", "time", "traceback", "typing", "uuid",
+)  # fmt: skip
+#: Read by the interpreter, the C library or the loader when they start. HOME: `site` looks for packages there.
+SETTLED = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_TUNABLES", "HOME", "OPENSSL_")
+_SAMPLE = """import collections, datetime, json, math, random, re
+class Sample: pass
+print(end='', flush=True)
+"""
+WARMTH = Warmth(preload=STANDARD, sample=_SAMPLE, settled=SETTLED)
+
 
 class Python:
-    """Runs a program with the base interpreter behind the virtual environment `name`; `mounts` and `environment` come on top."""
+    """Runs a program with the base interpreter behind the virtual environment `name`; the rest comes on top."""
 
-    def __init__(self, name: str, mounts: tuple[Mount, ...] = (), environment: Mapping[str, str] | None = None) -> None:
-        self._name, self._mounts, self._environment = name, mounts, dict(environment or {})
+    def __init__(
+        self, name: str, mounts: tuple[Mount, ...] = (), environment: Mapping[str, str] | None = None,
+        warm: Warmth = WARMTH,
+    ) -> None:  # fmt: skip
+        self._name, self._mounts, self._environment, self._warm = name, mounts, dict(environment or {}), warm
 
     def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
@@ -32,6 +49,7 @@ class Python:
             program=name or "main.py",
             mounts=(*own_interpreter.mounts(), Mount(host=environment, inside=_INSIDE), *self._mounts),
             environment=self._environment,
+            warm=self._warm,
         )
 
 

@@ -26,10 +26,25 @@ if TYPE_CHECKING:
             ...
 
 
+class Warmth(Record):
+    """What a warm interpreter of a runtime has done before its programs come.
+
+    - `preload`: modules that it has imported; only such as leave nothing behind that a fork must not share.
+    - `sample`: a program that each fork runs ahead, so that the memory which programs write to is its own by then.
+    - `settled`: beginnings of names of environment variables that are read when the interpreter or those modules start: a
+      program that is given one starts cold.
+    """
+
+    preload: tuple[str, ...]
+    sample: str
+    settled: tuple[str, ...]
+
+
 class Start(Record):
     """How to start one program: `argv` without the program's arguments, and the file that holds its text in `/work`.
 
-    `profile` is the list of system calls that it needs, one of `sandbox.syscalls.PROFILES`.
+    `profile` is the list of system calls that it needs, one of `sandbox.syscalls.PROFILES`. `warm` says how its programs can be
+    forked from an interpreter that runs already; None where they cannot.
     """
 
     argv: tuple[str, ...]
@@ -37,3 +52,4 @@ class Start(Record):
     mounts: tuple[Mount, ...] = ()
     profile: str = "plain"
     environment: dict[str, str] = {}  # noqa: RUF012 - never written: the record is frozen
+    warm: Warmth | None = None

@@ -14,7 +14,7 @@ from .walls import missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .supervisor import Spawn
+    from .live import Spawn
 
 
 def require(spawn: Spawn, without: frozenset[str]) -> None:

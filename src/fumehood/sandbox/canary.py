@@ -13,11 +13,14 @@ from ..protocol.limits import Limits, MiB
 from . import landlock, own_interpreter
 from .cgroup import Cgroup, sweep
 from .spec import Spec
-from .supervisor import Stdin, supervise
+from .supervisor import Outcome, Stdin, supervise, watch
 from .walls import WALLS, Probe
 
 if TYPE_CHECKING:
-    from .supervisor import Spawn
+    from collections.abc import Callable
+
+    from .live import Spawn
+    from .warm import Zygote
 
 _PROGRAM = Path(__file__).parent / "guest" / "canary.py"
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
@@ -27,8 +30,29 @@ _LIMITS = Limits(wall_seconds=20, memory_bytes=128 * MiB, disk_bytes=8 * MiB, di
 def probe(spawn: Spawn, without: frozenset[str] = frozenset()) -> list[Probe]:
     """Try every wall from inside a sandbox; return one finding for each, in the order of `WALLS`."""
     sweep()
+    return _probe(lambda spec: supervise(spec, spawn, stdin=Stdin()), without)
+
+
+def probe_warm(zygote: Zygote) -> list[Probe]:
+    """Do the same in a sandbox forked from a zygote."""
+
+    def run(spec: Spec) -> Outcome:
+        live = zygote.fork(spec.limits)
+        try:
+            if not live.wait_ready():
+                raise SandboxFailed("the first warm sandbox died before its order came")
+            live.order("/work/canary.py", spec.files, {}, spec.argv[3:])
+            return watch(live, spec.limits, stdin=Stdin())
+        finally:
+            live.kill()
+            zygote.release(live)
+
+    return _probe(run, frozenset())
+
+
+def _probe(run: Callable[[Spec], Outcome], without: frozenset[str]) -> list[Probe]:
     try:
-        found = _run(spawn, without)
+        found = _run(run, without)
     except SandboxFailed as error:
         return [Probe(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in WALLS]
     nothing = (False, "the canary did not get that far")
@@ -51,7 +75,7 @@ def memory_tier() -> Probe:
     return Probe(wall="cgroup", up=True, seen="the kernel bounds memory and processes of the whole tree")
 
 
-def _run(spawn: Spawn, without: frozenset[str]) -> dict[str, tuple[bool, str]]:
+def _run(run: Callable[[Spec], Outcome], without: frozenset[str]) -> dict[str, tuple[bool, str]]:
     # What must be out of reach has to be there: a readable file and an open port of the host's.
     with (
         tempfile.NamedTemporaryFile(prefix="fumehood-canary-") as marker,
@@ -77,7 +101,7 @@ def _run(spawn: Spawn, without: frozenset[str]) -> dict[str, tuple[bool, str]]:
             limits=_LIMITS,
             without=without,
         )
-        outcome = supervise(spec, spawn, stdin=Stdin())
+        outcome = run(spec)
         os.close(outcome.work)
     if outcome.status != 0:
         words = outcome.stderr.decode("utf-8", "replace").strip().splitlines()

@@ -127,24 +127,36 @@ class Cgroup:
                 pass
 
 
-def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> int:
-    """Remove groups whose maker is dead; return how many. One may be left where the maker was killed with SIGKILL."""
-    removed = 0
+def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> None:
+    """Remove groups whose maker is dead: it leaves some where it was killed. Those not empty yet stay."""
+    for maker, path in groups(root, membership):
+        if not _lives(maker):
+            try:
+                os.rmdir(path)
+            except OSError:
+                continue  # its processes are still being killed, or another sweeper was first
+
+
+def groups(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> list[tuple[int, str]]:
+    """Return (pid of the maker, folder) of every group that is there."""
     try:
         with open(membership, encoding="utf-8") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
-        return 0
+        return []
+    found: list[tuple[int, str]] = []
     for parent in _places(lines, root):
         for entry in os.listdir(parent) if os.path.isdir(parent) else ():
             maker = entry.removeprefix(_PREFIX).split("-")[0] if entry.startswith(_PREFIX) else ""
-            if maker.isdigit() and not os.path.exists(f"/proc/{maker}"):
-                try:
-                    os.rmdir(f"{parent}/{entry}")
-                    removed += 1
-                except OSError:
-                    continue  # its processes are still being killed: the next sweep finds it
-    return removed
+            if maker.isdigit():
+                found.append((int(maker), f"{parent}/{entry}"))
+    return found
+
+
+def _lives(pid: int) -> bool:
+    # One that nobody has waited for yet is dead.
+    state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1]
+    return bool(state) and state[0] not in ("Z", "X")
 
 
 def _places(lines: list[list[str]], root: str) -> list[str]:

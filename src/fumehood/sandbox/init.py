@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 READY, FAILED, ENDED = b"R", b"F", b"E"
 #: After ENDED: wait status, user and system CPU microseconds, largest resident KiB, refused network attempts.
 REPORT = struct.Struct("=iqqqq")
+#: A time of that kind.
+MICROSECONDS = struct.Struct("=q")
+#: To a new process 1: its user ids are mapped, its cgroup is entered.
+MAPPED = b"m"
 
 
 class Wiring:
@@ -46,18 +50,18 @@ def run(spec: Spec, wiring: Wiring, user: int | None) -> None:
         status = _run(spec, wiring, user)
     except Exception as error:  # noqa: BLE001 - the outermost frame of this process; there is no one else to tell
         text = str(error) if isinstance(error, OSError) else repr(error)
-        _tell(wiring.control, FAILED + text.encode("utf-8", "replace")[:1000])
+        tell(wiring.control, FAILED + text.encode("utf-8", "replace")[:1000])
     finally:
         os._exit(status)
 
 
 def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
-    if os.read(wiring.mapped, 1) != b"m":
+    if os.read(wiring.mapped, 1) != MAPPED:
         return 1  # the parent died before it could map our user
-    _settle_descriptors(wiring)
+    settle_descriptors(wiring)
     sources = tree.open_sources(spec)
     system_calls = filters.load(kernel.MACHINE, spec.profile, sampled=wiring.sampled)
-    _become_user(user)
+    become_user(user)
     kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")
     kernel.raise_loopback()
@@ -65,19 +69,21 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
         _forbid_nested_namespaces()
     tree.build(sources, spec)
     work = _lay_files(spec)
-    _confine(spec, wiring, system_calls)
-    _verify(spec)
-    _tell(wiring.control, READY, work)
+    give_up_privileges(spec, wiring)
+    seal(spec, system_calls)
+    verify(spec)
+    tell(wiring.control, READY, work)
     os.close(work)
     program = _start(spec)
     if program < 0:
-        _tell(wiring.control, FAILED + f"{spec.argv[0]}: {os.strerror(-program)}".encode())
+        tell(wiring.control, FAILED + f"{spec.argv[0]}: {os.strerror(-program)}".encode())
         return 1
-    _tell(wiring.control, ENDED + _wait_and_end_all(program))
+    tell(wiring.control, ENDED + wait_and_end_all(program))
     return 0
 
 
-def _settle_descriptors(wiring: Wiring) -> None:
+def settle_descriptors(wiring: Wiring) -> None:
+    """Make the guest's streams this process's, close all else but the wiring, and leave the caller's terminal."""
     for number, descriptor in enumerate(wiring.stdio):
         os.dup2(descriptor, number)
     keep = sorted({wiring.control.fileno(), wiring.mapped, wiring.parent})
@@ -87,11 +93,10 @@ def _settle_descriptors(wiring: Wiring) -> None:
     os.setsid()
 
 
-def _become_user(user: int | None) -> None:
+def become_user(user: int | None) -> None:
+    """Take the sandbox's user, where it is not the caller's own, and be readable to it until `seal`."""
     if user is not None:
-        os.setgroups([])
-        os.setresgid(USER_ID, USER_ID, USER_ID)
-        os.setresuid(USER_ID, USER_ID, USER_ID)
+        kernel.become(USER_ID)
     # A change of user makes /proc/self root's; it is needed until the tree stands.
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     os.umask(0o022)
@@ -105,7 +110,13 @@ def _forbid_nested_namespaces() -> None:
 
 def _lay_files(spec: Spec) -> int:
     os.chdir("/work")
-    for path, data in spec.files.items():
+    lay(spec.files)
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def lay(files: dict[str, bytes]) -> None:
+    """Write files below the current folder, which is empty."""
+    for path, data in files.items():
         if "/" in path:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         # No process of the guest lives yet and the folder was empty: nothing can have put a link here.
@@ -116,10 +127,10 @@ def _lay_files(spec: Spec) -> int:
                 view = view[os.write(descriptor, view) :]
         finally:
             os.close(descriptor)
-    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _confine(spec: Spec, wiring: Wiring, system_calls: bytes) -> None:
+def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
+    """Set limits, drop capabilities, tie this process to its maker's life, and put up Landlock."""
     rlimits.apply(spec.limits, sampled=wiring.sampled)
     _reset_signals()
     kernel.drop_capabilities()
@@ -130,6 +141,10 @@ def _confine(spec: Spec, wiring: Wiring, system_calls: bytes) -> None:
         os._exit(1)  # it died before the line above, whose signal then never comes
     if "landlock" not in spec.without:
         landlock.restrict()
+
+
+def seal(spec: Spec, system_calls: bytes) -> None:
+    """Close this process to the guest's eyes, and the kernel's surface to both."""
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     if "seccomp" not in spec.without:
         kernel.seccomp_filter(system_calls)
@@ -152,7 +167,7 @@ def _is_dead(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _verify(spec: Spec) -> None:
+def verify(spec: Spec) -> None:
     """Read back from the kernel what was asked of it. A wall that is not there is a failure to start."""
     if "proc" in spec.without:
         return
@@ -175,49 +190,62 @@ def _start(spec: Spec) -> int:
         return -(error.errno or 1)
 
 
-def _wait_and_end_all(program: int) -> bytes:
+def wait_and_end_all(program: int) -> bytes:
     """Wait for the program, kill and reap the rest, and return the packed report."""
+    import resource  # noqa: PLC0415 - a module of C, needed here alone
+
+    counters = _open_counters()
+    _network_refused(counters)  # once ahead, so that what it touches is there when time counts
     status = 0
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == program:
             break
-    refused = _network_refused()
-    try:
-        os.kill(-1, 9)  # all but this process
-    except ProcessLookupError:
-        pass
-    user_seconds, system_seconds, largest_kib = _reap_all()
-    return REPORT.pack(status, int(user_seconds * 1e6), int(system_seconds * 1e6), largest_kib, refused)
+    refused = _network_refused(counters)
+    _end_others()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return REPORT.pack(status, int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss, refused)
 
 
-def _reap_all() -> tuple[float, float, int]:
-    import resource  # noqa: PLC0415 - a module of C, needed at the end alone
-
+def _end_others() -> None:
+    # Every process of the namespace descends from this one: where it has no child, there is none.
+    flags = os.WNOHANG
     while True:
         try:
-            os.waitpid(-1, 0)
+            pid, _status = os.waitpid(-1, flags)
         except ChildProcessError:
-            break
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime, usage.ru_stime, usage.ru_maxrss
+            return
+        if pid == 0:
+            os.kill(-1, 9)  # all but this process
+            flags = 0
 
 
-def _network_refused() -> int:
+def _open_counters() -> list[int]:
+    counters: list[int] = []
+    for path in ("/proc/self/net/snmp", "/proc/self/net/snmp6"):
+        try:
+            counters.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            pass  # without /proc there is nothing to read; the count is a courtesy
+    return counters
+
+
+def _network_refused(counters: list[int]) -> int:
     """Return how many packets and connections this namespace's kernel refused for want of a route."""
     total = 0
-    try:
-        with open("/proc/self/net/snmp", encoding="utf-8") as file:
-            names, values = (line.split() for line in file if line.startswith("Ip:"))
-        total += int(values[names.index("OutNoRoutes")])
-        with open("/proc/self/net/snmp6", encoding="utf-8") as file:
-            total += sum(int(line.split()[1]) for line in file if line.startswith("Ip6OutNoRoutes"))
-    except (OSError, ValueError):
-        pass  # without /proc there is nothing to read; the count is a courtesy
+    for descriptor in counters:
+        text = os.pread(descriptor, 1 << 16, 0)
+        # Version 4 has a line of names and one of values, version 6 a line each.
+        names, values = text.split(b"\n", 2)[:2]
+        if names.startswith(b"Ip: "):
+            total += int(values.split()[names.split().index(b"OutNoRoutes")])
+        else:
+            total += int(text.partition(b"Ip6OutNoRoutes")[2].split(None, 1)[0])
     return total
 
 
-def _tell(control: socket, message: bytes, descriptor: int | None = None) -> None:
+def tell(control: socket, message: bytes, descriptor: int | None = None) -> None:
+    """Send one message, with a descriptor where there is one."""
     if descriptor is None:
         control.send(message)
     else:

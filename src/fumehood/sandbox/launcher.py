@@ -15,14 +15,21 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 from ..errors import SandboxFailed
-from .cgroup import sweep
+from .cgroup import groups, sweep
 from .isolation import namespaces
 from .spec import Spec
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 #: What the launcher inherits of the environment: nothing. Its program is this module.
 _PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
+_SWEEP_SECONDS = 3.0
+_DIED = (BrokenPipeError, ConnectionResetError, EOFError)
 
 
 class Launcher:
@@ -39,20 +46,33 @@ class Launcher:
         user: int | None,
     ) -> tuple[int, int]:  # fmt: skip
         """Do what `namespaces.spawn` does, from the launcher's process. A dead launcher is replaced once."""
+        return self._request((spec.as_plain(), cgroups, user), [*stdio, control.fileno()])
+
+    def spawn_zygote(
+        self, spec: Spec, control: _socket.socket, first_user: int | None, preload: tuple[str, ...], sample: str
+    ) -> int:
+        """Do what `zygote.spawn` does, likewise."""
+        return self._request((spec.as_plain(), first_user, preload, sample), [control.fileno()])[1]
+
+    def _request(self, request: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
         # In memory and not in the message: files may be large.
-        request = os.memfd_create("fumehood-spec", os.MFD_CLOEXEC)
+        memory = os.memfd_create("fumehood-spec", os.MFD_CLOEXEC)
         try:
-            with open(request, "wb", closefd=False) as file:
-                marshal.dump((spec.as_plain(), cgroups, user), file)
+            with open(memory, "wb", closefd=False) as file:
+                marshal.dump(request, file)
             with self._lock:
-                descriptors = [request, *stdio, control.fileno()]
                 try:
-                    return self._ask(descriptors)
-                except (BrokenPipeError, ConnectionResetError, EOFError):
+                    return self._ask([memory, *descriptors])
+                except _DIED:
                     self._stop()
-                    return self._ask(descriptors)
+                try:
+                    return self._ask([memory, *descriptors])
+                except _DIED as error:
+                    raise SandboxFailed(
+                        "the process that forks sandboxes died twice: is the machine out of memory?"
+                    ) from error
         finally:
-            os.close(request)
+            os.close(memory)
 
     def close(self) -> None:
         """End the launcher and with it all of its sandboxes."""
@@ -65,7 +85,7 @@ class Launcher:
             self._process = self._socket = None
             self._owner = os.getpid()
         channel = self._socket or self._start()
-        socket.send_fds(channel, [b"spawn"], descriptors)
+        socket.send_fds(channel, [b"s"], descriptors)
         answer, received, _flags, _address = socket.recv_fds(channel, 4096, 1)
         if not answer:
             raise EOFError("the launcher ended")
@@ -104,16 +124,17 @@ def serve(descriptor: int) -> None:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     os.set_inheritable(descriptor, False)
     engine = socket.socket(fileno=descriptor)
+    maker = os.getppid()
     while True:
         message, descriptors, _flags, _address = socket.recv_fds(engine, 64, 5)
         if not message:
-            os._exit(0)
+            _leave(maker)
         try:
             pid, pidfd = _spawn(descriptors)
             engine.sendmsg([str(pid).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
             os.close(pidfd)
         except BrokenPipeError:
-            os._exit(0)  # the engine is gone; the sandbox that was just made goes with this process
+            _leave(maker)  # the engine is gone; the sandbox that was just made goes with this process
         except (OSError, SandboxFailed) as error:
             engine.send(str(error).encode("utf-8", "replace")[:4000])
         finally:
@@ -121,15 +142,35 @@ def serve(descriptor: int) -> None:
                 os.close(number)
 
 
+def _leave(maker: int) -> None:
+    """End, and with this process every sandbox. Where the engine was killed its cgroups are removed once they are empty."""
+    if not _has_groups(maker) or os.fork() != 0:
+        os._exit(0)
+    until = time.monotonic() + _SWEEP_SECONDS
+    while _has_groups(maker) and time.monotonic() < until:
+        time.sleep(0.02)
+        sweep()
+    os._exit(0)
+
+
+def _has_groups(maker: int) -> bool:
+    return any(each == maker for each, _path in groups())
+
+
 def _spawn(descriptors: list[int]) -> tuple[int, int]:
-    request, stdin, stdout, stderr, control = descriptors
+    request, *others = descriptors
     with open(os.dup(request), "rb") as file:
         file.seek(0)
         # The writer is our own engine, over a socket that only it holds.
-        plain, cgroups, user = marshal.load(file)  # noqa: S302
-    channel = socket.socket(fileno=os.dup(control))
+        plain, *rest = marshal.load(file)  # noqa: S302
+    spec = Spec.from_plain(plain)
+    channel = socket.socket(fileno=os.dup(others[-1]))
     try:
-        spec = Spec.from_plain(plain)
-        return namespaces.spawn(spec, (stdin, stdout, stderr), channel, tuple(cgroups), user)
+        if len(others) == 1:
+            from . import zygote  # noqa: PLC0415 - not every engine has one
+
+            return 0, zygote.spawn(spec, channel, *rest)
+        cgroups, user = rest
+        return namespaces.spawn(spec, (others[0], others[1], others[2]), channel, tuple(cgroups), user)
     finally:
         channel.close()

@@ -56,6 +56,41 @@ def open_sources(spec: Spec) -> dict[str, int]:
 
 def build(sources: dict[str, int], spec: Spec) -> None:
     """Mount the tree and make it the root. The caller is in its own namespaces, with every capability there."""
+    _lay_out(sources)
+    if "proc" not in spec.without:
+        os.mkdir("proc")
+        _mount_proc("proc")
+    _mount_disk(spec)
+    kernel.pivot_root_here()
+    # Only the skeleton: the mounts below keep their own flags.
+    _seal_root()
+
+
+def build_for_zygote(sources: dict[str, int], program: str) -> None:
+    """Do the same for a zygote: what a sandbox has of its own is a folder here, and `/work/main.py` its program."""
+    _lay_out(sources)
+    for folder in ("proc", "work", "tmp", "dev/shm"):
+        os.mkdir(folder)
+    with open("work/main.py", "w", encoding="utf-8") as file:
+        file.write(program)
+    _mount_proc("proc")
+    kernel.pivot_root_here()
+    _seal_root()
+
+
+def mount_own(spec: Spec) -> None:
+    """Mount a sandbox's own `/proc` and disk over those folders of its zygote's tree."""
+    _mount_proc("/proc")
+    _mount_tmpfs("/tmp", size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")  # noqa: S108 - ours
+    for part, inside in (("work", "/work"), ("dev-shm", "/dev/shm"), ("tmp", "/tmp")):  # noqa: S108 - likewise
+        os.mkdir(f"/tmp/{part}")  # noqa: S108
+        if part != "work":
+            os.chmod(f"/tmp/{part}", 0o1777)  # noqa: S103, S108 - as /tmp is
+        # `/tmp` last: it covers the file system's own root.
+        kernel.mount(f"/tmp/{part}", inside, None, kernel.MS_BIND)  # noqa: S108
+
+
+def _lay_out(sources: dict[str, int]) -> None:
     # Nothing that is mounted here may travel back to the host's tree.
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     _mount_tmpfs(_SCAFFOLD, size=1 << 20, inodes=1024, mode="755")
@@ -67,14 +102,11 @@ def build(sources: dict[str, int], spec: Spec) -> None:
     _write_etc()
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, f"dev/{name}")
-    if "proc" not in spec.without:
-        os.mkdir("proc")
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("proc", "proc", "proc", flags, "subset=pid,hidepid=invisible")
-    _mount_disk(spec)
-    kernel.pivot_root_here()
-    # Only the skeleton: the mounts below keep their own flags.
-    _seal_root()
+
+
+def _mount_proc(target: str) -> None:
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("proc", target, "proc", flags, "subset=pid,hidepid=invisible")
 
 
 def _mount_tmpfs(target: str, *, size: int, inodes: int, mode: str) -> None:

@@ -56,3 +56,17 @@ def _children(pid: int) -> list[int]:
         with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
             found += [int(word) for word in file.read().split()]
     return found
+
+
+def private_bytes(first: int) -> int:
+    """Return what `first` and all that descends from it hold in memory and share with no other process."""
+    total, pending = 0, [first]
+    while pending:
+        pid = pending.pop()
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+                total += 1024 * sum(int(line.split()[1]) for line in file if line.startswith(b"Private_"))
+            pending.extend(_children(pid))
+        except (OSError, ValueError, IndexError):
+            continue  # it ended, or cannot be looked at
+    return total

@@ -29,6 +29,8 @@ NAMESPACES = (
 #: Global user ids for sandboxes that root starts: 65,536 of them, away from people, services and subordinate ids.
 FIRST_USER = 1_879_048_192
 USERS = 1 << 16
+#: How many of them a zygote has, for itself and for the sandboxes that live at one time.
+USERS_OF_ONE = 256
 
 
 def spawn(
@@ -50,12 +52,12 @@ def spawn(
             for path in cgroups:
                 if not os.path.isdir(path):
                     kernel.write_file(path, str(pid))
-            _map_user(pid, user)
+            _map_caller_or(user, pid)
         except OSError as error:
             kernel.send_signal(pidfd, 9)
             os.close(pidfd)
             raise SandboxFailed(f"the new sandbox could not be given its user or cgroup: {error}") from error
-        os.write(mapped_write, b"m")
+        os.write(mapped_write, init.MAPPED)
         return pid, pidfd
     finally:
         os.close(mapped_read)
@@ -75,26 +77,41 @@ def _fork(cgroups: tuple[str, ...]) -> tuple[int, int]:
         os.close(descriptor)
 
 
-def _map_user(pid: int, user: int | None) -> None:
+def _map_caller_or(user: int | None, pid: int) -> None:
     if user is None:
-        # Without privilege the kernel demands that groups stay as they are.
+        map_users(pid, USER_ID, os.geteuid(), os.getegid(), deny_groups=True)
+    else:
+        map_users(pid, USER_ID, user)
+
+
+def map_users(
+    pid: int, inside: int, outside: int, group: int | None = None, *, count: int = 1, deny_groups: bool = False
+) -> None:
+    """Map `count` user and group ids from `inside` on, in the process's new user namespace, to those from `outside` on.
+
+    `group` is the first outer group where it differs. Without privilege the kernel demands `deny_groups`: that groups
+    stay as they are.
+    """
+    if deny_groups:
         kernel.write_file(f"/proc/{pid}/setgroups", "deny")
-    own_user = os.geteuid() if user is None else user
-    own_group = os.getegid() if user is None else user
-    kernel.write_file(f"/proc/{pid}/uid_map", f"{USER_ID} {own_user} 1")
-    kernel.write_file(f"/proc/{pid}/gid_map", f"{USER_ID} {own_group} 1")
+    kernel.write_file(f"/proc/{pid}/uid_map", f"{inside} {outside} {count}")
+    kernel.write_file(f"/proc/{pid}/gid_map", f"{inside} {outside if group is None else group} {count}")
 
 
 class UserLease:
-    """A global user id that no other sandbox on this machine has while the lease is open; None without root.
+    """Global user ids that no other sandbox on this machine has while the lease is open; None without root.
 
     The lease is an abstract socket's name: the kernel gives it to one process at a time and frees it when that
-    process ends, however it ends.
+    process ends, however it ends. `block` asks for `USERS_OF_ONE` ids in a row: those come from the upper half, single
+    ones from the lower.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, block: bool = False) -> None:
+        #: The first of the ids.
         self.user: int | None = None
         self._socket: socket | None = None
+        self._step = USERS_OF_ONE if block else 1
+        self._offset = USERS // 2 if block else 0
 
     def __enter__(self) -> Self:
         if os.geteuid() == 0:
@@ -108,9 +125,10 @@ class UserLease:
     def _claim(self) -> None:
         import _socket  # noqa: PLC0415 - `socket` takes 4 ms to import, this nothing
 
+        count = USERS // 2 // self._step
         first = int.from_bytes(os.urandom(2), "big")
-        for step in range(USERS):
-            number = (first + step) % USERS
+        for turn in range(count):
+            number = self._offset + (first + turn) % count * self._step
             sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
             try:
                 sock.bind(f"\0fumehood-user-{number}")
@@ -119,4 +137,4 @@ class UserLease:
                 continue
             self.user, self._socket = FIRST_USER + number, sock
             return
-        raise SandboxFailed(f"all {USERS} user ids for sandboxes are taken: wait until some have ended")
+        raise SandboxFailed(f"all {count} leases of user ids for sandboxes are taken: wait until some have ended")

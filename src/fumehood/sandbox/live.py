@@ -1,0 +1,173 @@
+"""The host's hold on one sandbox: its streams, its control socket, its process 1, its cgroup and its user.
+
+Promised: `close` leaves none of them behind. A sandbox is made cold, by `start`, or forked from a zygote (`warm`), which
+adds an `order` for a program that waits.
+"""
+
+from __future__ import annotations
+
+import _socket
+import marshal
+import os
+import select
+import struct
+import time
+
+from ..errors import SandboxFailed
+from . import kernel
+from .cgroup import Cgroup
+from .init import FAILED, MICROSECONDS, READY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..protocol.limits import Limits
+    from .spec import Spec
+
+    Spawn = Callable[[Spec, tuple[int, int, int], _socket.socket, tuple[str, ...], int | None], tuple[int, int]]
+
+SETUP_SECONDS = 15.0
+#: From a warm sandbox's program: it waits for its order. `zygote` sends it.
+WAITING = b"W"
+#: Bytes of the longest message; a longer order goes as a file in memory.
+MESSAGE = 1 << 16
+
+
+class Live:
+    """One sandbox, from before its birth to after its death."""
+
+    def __init__(self, limits: Limits, *, cgroup: bool) -> None:
+        self.cgroup = Cgroup.open(limits) if cgroup else None
+        theirs_in, self.stdin = os.pipe()
+        self.stdout, theirs_out = os.pipe()
+        self.stderr, theirs_err = os.pipe()
+        for mine in (self.stdin, self.stdout, self.stderr):
+            os.set_blocking(mine, False)
+        #: The guest's ends, until it is born.
+        self.stdio = (theirs_in, theirs_out, theirs_err)
+        self.control, self.far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        #: Process 1, by pidfd.
+        self.process = -1
+        #: `/work`, open, from when its walls are up.
+        self.work = -1
+        #: CPU that a warm program had used before its order; None while it does not wait for one.
+        self.used_seconds: float | None = None
+        #: Its number among the user ids of its zygote, which gives it out anew once this is dead.
+        self.user = -1
+        #: When the order was sent; a warm program's clock starts there.
+        self.ordered_at = 0.0
+        self._pid = -1
+
+    @property
+    def entrances(self) -> tuple[str, ...]:
+        """What `Cgroup.entrances` says; nothing where there is none."""
+        return self.cgroup.entrances if self.cgroup else ()
+
+    def start(self, spec: Spec, spawn: Spawn, user: int | None) -> None:
+        """Have it made cold."""
+        try:
+            self._pid, self.process = spawn(spec, self.stdio, self.far, self.entrances, user)
+        except OSError as error:
+            raise SandboxFailed(f"no sandbox could be started: {error}. `fumehood doctor` tells why") from error
+        finally:
+            self.born()
+
+    def born(self) -> None:
+        """Close the guest's ends: it has them."""
+        for descriptor in self.stdio:
+            os.close(descriptor)
+        self.stdio = ()  # type: ignore[assignment]  # nothing is left to hand over
+        self.far.close()
+        self.control.setblocking(False)
+
+    @property
+    def pid(self) -> int:
+        """Process 1 as the host numbers it."""
+        if self._pid < 0:
+            with open(f"/proc/self/fdinfo/{self.process}", encoding="utf-8") as file:
+                self._pid = next(int(line[4:]) for line in file if line.startswith("Pid:"))
+        return self._pid
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """Take one message as (kind, body), both empty at the end; None where there is none yet."""
+        try:
+            message, ancillary, _flags, _address = self.control.recvmsg(2048, 64)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return b"", b""
+        for _level, _kind, data in ancillary:
+            self.work = struct.unpack("i", data[:4])[0]
+            os.set_inheritable(self.work, False)
+        kind, body = message[:1], message[1:]
+        if kind == FAILED:
+            raise SandboxFailed(f"the sandbox could not be set up: {body.decode('utf-8', 'replace')}")
+        if kind == READY and self.work < 0:
+            raise SandboxFailed("the sandbox is ready without a working directory")
+        return kind, body
+
+    def wait_ready(self) -> bool:
+        """Wait until its program waits for an order; return False where it is dead instead."""
+        deadline = time.monotonic() + SETUP_SECONDS
+        poll = select.poll()
+        poll.register(self.control.fileno(), select.POLLIN)
+        while self.work < 0 or self.used_seconds is None:
+            message = self.receive()
+            if message is None:
+                if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+                    raise SandboxFailed(f"a warm sandbox was not ready after {SETUP_SECONDS:g} seconds")
+            elif message[0] == WAITING:
+                self.used_seconds = MICROSECONDS.unpack(message[1])[0] / 1e6
+            elif message[0] != READY:
+                return False
+        return not self.is_dead()
+
+    def order(self, program: str, files: dict[str, bytes], environment: dict[str, str], args: tuple[str, ...]) -> None:
+        """Tell the waiting program what it is. Raises `SandboxFailed` where it is dead."""
+        message = marshal.dumps((program, files, environment, args))
+        self.ordered_at = time.monotonic()
+        try:
+            if len(message) <= MESSAGE:
+                self.control.send(message)
+            else:
+                self._send_by_memory(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise SandboxFailed("a warm sandbox died before its order came") from error
+
+    def _send_by_memory(self, message: bytes) -> None:
+        memory = os.memfd_create("fumehood-order", os.MFD_CLOEXEC)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                file.write(message)
+            self.control.sendmsg([b"m"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", memory))])
+        finally:
+            os.close(memory)
+
+    def is_dead(self, seconds: float = 0.0) -> bool:
+        """Whether process 1, and with it every process inside, is dead, or is so within the time."""
+        if self.process < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.process, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def kill(self) -> None:
+        """Send the signal that ends process 1 and with it every process inside."""
+        if self.process >= 0:
+            kernel.send_signal(self.process, 9)
+
+    def close(self) -> None:
+        """Close what is open, and remove the cgroup once it is empty. Process 1 must be dead, killed or about to end."""
+        for descriptor in (self.stdin, self.stdout, self.stderr, self.work, *self.stdio):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.stdin = self.stdout = self.stderr = self.work = -1
+        self.control.close()
+        self.far.close()
+        if self.cgroup is not None:
+            self.is_dead(SETUP_SECONDS)
+            self.cgroup.close()
+        if self.process >= 0:
+            os.close(self.process)
+            self.process = -1

@@ -1,0 +1,144 @@
+"""What a zygote has loaded ahead of its programs, and what keeps that from being seen in them.
+
+Promised, by tests that compare a warm program with a cold one: every random generator that is loaded draws anew in each
+program; its main module, signal handlers, fork handlers, threads and way of ending are a fresh interpreter's.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_OF_MAIN = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__", "__builtins__")
+
+
+class Warm:
+    """What was loaded. Made once in the zygote; the methods are called in a program's process, in their order."""
+
+    def __init__(self, handlers: list[dict[str, Callable[[], object]]], generators: list[Callable[[], object]]) -> None:
+        #: Every module that is loaded, by its full name.
+        self.modules = frozenset(sys.modules)
+        self._handlers, self._generators = handlers, generators
+        # Kept alive, so that the interpreter's own end does not take apart what the kernel frees by itself.
+        self._kept = list(sys.modules.values())
+        import atexit  # noqa: PLC0415 - loaded by now
+
+        atexit.register(self._let_go)
+        self._main: dict[str, Any] = {}
+
+    def settle(self) -> None:
+        """Become what a fresh interpreter is before its main program."""
+        import _signal  # noqa: PLC0415 - loaded by now
+        import posix  # noqa: PLC0415
+
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+            _signal.signal(number, _signal.SIG_IGN)
+        os.register_at_fork = posix.register_at_fork
+        for handlers in self._handlers:
+            after = handlers.get("after_in_child")
+            if after is not None and after not in self._generators:
+                after()
+            os.register_at_fork(**handlers)
+        for reseed in self._generators:
+            reseed()
+        main = sys.modules["__main__"].__dict__
+        self._main = {name: main[name] for name in _OF_MAIN}
+        self._reset_main()
+
+    def rehearse_end(self) -> None:
+        """Touch what the end of a program touches, and forget the sample that just ran."""
+        main = sys.modules["__main__"]
+        self._take_down()
+        sys.modules["__main__"] = main
+        self._reset_main()
+
+    def end(self, result: int) -> None:
+        """End as an interpreter ends whose program ran to its last line or raised: threads, exit functions, finalizers."""
+        code = 0 if result == 0 else 1
+        interrupted = result != 0 and getattr(sys, "last_type", None) is KeyboardInterrupt
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        import atexit  # noqa: PLC0415 - loaded by now
+
+        atexit.unregister(self._let_go)
+        atexit._run_exitfuncs()
+        code = self._take_down(_flush(code))
+        if interrupted:
+            import _signal  # noqa: PLC0415 - loaded by now
+
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+            os.kill(os.getpid(), _signal.SIGINT)
+        os._exit(code)
+
+    def _take_down(self, code: int = 0) -> int:
+        # What the program made is taken down, so that its finalizers run; what was there before it is left to the kernel,
+        # which frees memory without copying it first.
+        for name in [each for each in sys.modules if each == "__main__" or each not in self.modules]:
+            del sys.modules[name]
+        gc.collect()
+        return _flush(code)
+
+    def _reset_main(self) -> None:
+        main = sys.modules["__main__"].__dict__
+        main.clear()
+        main.update(self._main)
+
+    def _let_go(self) -> None:
+        # Only reached where the interpreter itself ends the process (`sys.exit`): by the last of the exit functions.
+        for name in self.modules - {"sys", "builtins", "__main__", "threading"}:
+            sys.modules.pop(name, None)
+
+
+def load(names: tuple[str, ...], forget: str) -> Warm:
+    """Import what programs use, then take our own traces out: `forget` is where our code was found."""
+    handlers: list[dict[str, Callable[[], object]]] = []
+    # Modules would add what runs in every fork: it is added again in the program, whose forks are its own.
+    os.register_at_fork = lambda **added: handlers.append(added)
+    for name in names:
+        __import__(name)
+    sys.path.remove(forget)
+    for place in [each for each in sys.path_importer_cache if each.startswith((forget, "/work"))]:
+        del sys.path_importer_cache[place]
+    generators = _generators()
+    for name in [each for each in sys.modules if each.partition(".")[0] == "fumehood"]:
+        del sys.modules[name]
+    return Warm(handlers, generators)
+
+
+def _generators() -> list[Callable[[], object]]:
+    """Return a function for each loaded random generator that gives it a new seed. A fork copies their states."""
+    found: list[Callable[[], object]] = []
+    from functools import partial  # noqa: PLC0415 - loaded by now
+
+    random: Any = sys.modules.get("random")
+    numpy: Any = sys.modules.get("numpy.random")
+    # Those of `SystemRandom` have no state, and seeding them does nothing.
+    seeded = (random and random.Random, numpy and numpy.RandomState)
+    for each in gc.get_objects():
+        kind = type(each)
+        if any(base is not None and issubclass(kind, base) for base in seeded):
+            found.append(each.seed)
+        elif numpy is not None and issubclass(kind, numpy.BitGenerator):
+            found.append(partial(_renew, each))
+    return found
+
+
+def _renew(bits: Any) -> None:
+    bits.state = type(bits)().state
+
+
+def _flush(code: int) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except Exception:  # noqa: BLE001 - the program's own object, of any kind
+            code = 120
+    return code

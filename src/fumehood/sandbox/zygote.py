@@ -1,0 +1,278 @@
+"""The zygote: a warm interpreter behind walls of its own, from which sandboxes are forked ahead of time.
+
+It runs inside, as the interpreter's main program, and holds the capabilities of its own user namespace, which it needs to
+make others; the host's tree, network and processes it has not. No guest code ever runs in it. Each sandbox that it forks is
+a process 1 (`init`'s, with the same walls as a cold one) and a program's process, which runs a sample of our own to have its
+memory ready, waits for one order, and then runs the program as the interpreter's own start would.
+
+Not promised: `sys.modules` and the hash seed of a fresh interpreter; both are the zygote's (docs/explanation/warm.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import marshal
+import os
+import sys
+from collections import deque
+from itertools import starmap
+
+from ..protocol.limits import Limits
+from . import filters, init, kernel, preloaded, tree
+from .isolation.namespaces import NAMESPACES, USERS_OF_ONE, map_users
+from .live import MESSAGE, WAITING
+from .spec import USER_ID, Spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+#: From the zygote to the host: a sandbox was forked; its process 1's pidfd comes with it.
+FORKED = b"P"
+
+# The zygote is started by the command line that a cold program has, so this lies where a program would.
+_PROGRAM = "/work/main.py"
+_LOADER = """import sys
+sys.path.insert(0, '/proc/self/fd/{code}')
+import fumehood.sandbox.zygote as z
+z.serve({control}, {code}, {preload!r}, {sample!r})
+"""
+_STACK_BYTES = 8 << 20
+_CMSG_CLOEXEC = 0x40000000
+
+
+def spawn(spec: Spec, control: socket, first_user: int | None, preload: tuple[str, ...], sample: str) -> int:
+    """Fork a zygote of `spec`'s runtime from this process, which must have one thread; return its pidfd.
+
+    It and its sandboxes have `USERS_OF_ONE` global user ids from `first_user` on, or the caller's own where that is None.
+    """
+    mapped_read, mapped_write = os.pipe()
+    try:
+        pid, pidfd = kernel.clone3(NAMESPACES)
+        if pid == 0:
+            os.close(mapped_write)
+            _enter(spec, control, mapped_read, preload, sample)
+        if first_user is None:
+            map_users(pid, 0, os.geteuid(), os.getegid(), deny_groups=True)
+        else:
+            map_users(pid, 0, first_user, count=USERS_OF_ONE)
+        os.write(mapped_write, init.MAPPED)
+        return pidfd
+    finally:
+        os.close(mapped_read)
+        os.close(mapped_write)
+
+
+def _enter(spec: Spec, control: socket, mapped: int, preload: tuple[str, ...], sample: str) -> None:
+    """Put up the zygote's walls and start its interpreter. This is the new namespaces' first process."""
+    try:
+        if os.read(mapped, 1) != init.MAPPED:
+            os._exit(1)
+        here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        code = os.open(here, os.O_PATH | os.O_DIRECTORY)
+        # The interpreter looks at its streams when it starts, and a sandbox's are pipes.
+        read, write = os.pipe()
+        for number, descriptor in enumerate((read, write, write)):
+            os.dup2(descriptor, number)
+        os.setsid()
+        sources = tree.open_sources(spec)
+        kernel.become(0)
+        kernel.set_hostname("fumehood")
+        kernel.raise_loopback()
+        loader = _LOADER.format(code=code, control=control.fileno(), preload=preload, sample=sample)
+        tree.build_for_zygote(sources, loader)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        _bound_stack()
+        for descriptor in (control.fileno(), code):
+            os.set_inheritable(descriptor, True)
+        os.execve(spec.argv[0], [*spec.argv, _PROGRAM], spec.environment)  # noqa: S606 - no shell is the point
+    except Exception as error:  # noqa: BLE001 - the outermost frame of this process; there is no one else to tell
+        init.tell(control, init.FAILED + repr(error).encode("utf-8", "replace")[:1000])
+    os._exit(1)
+
+
+def _bound_stack() -> None:
+    import resource  # noqa: PLC0415 - a module of C, needed here alone
+
+    # The C library gives threads stacks of this size, and programs run in one.
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES if hard < 0 else min(_STACK_BYTES, hard), hard))
+
+
+def serve(control: int, code: int, preload: tuple[str, ...], sample: str) -> None:
+    """Load what programs use and fork sandboxes until the engine's end of the socket closes. Never returns."""
+    import _signal  # noqa: PLC0415 - the cheap halves of `signal` and `socket`, as everywhere in here
+    import _socket  # noqa: PLC0415
+
+    os.set_inheritable(control, False)
+    channel = _socket.socket(fileno=control)
+    try:
+        warm = preloaded.load(preload, forget=f"/proc/self/fd/{code}")
+        system_calls = {sampled: filters.load(kernel.MACHINE, "plain", sampled=sampled) for sampled in (False, True)}
+        os.close(code)
+        # The dead are not waited for here: process 1 of each sandbox reports to the host itself.
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+        gc.collect()
+        gc.freeze()
+        init.tell(channel, init.READY + marshal.dumps(sorted(warm.modules)))
+        _run_below_nothing(_Programs(channel, warm, system_calls, sample.encode()))
+    except Exception as error:  # noqa: BLE001 - the outermost frame of this process
+        init.tell(channel, init.FAILED + repr(error).encode("utf-8", "replace")[:1000])
+    os._exit(1)
+
+
+def _run_below_nothing(programs: Callable[[deque[int]], Iterator[tuple[object, ...]]]) -> None:
+    """Run what `programs` yields by the interpreter's own function for main programs, with no Python frame below it.
+
+    A thread that C starts has no frame, and one that forks is the main thread of its child. The iterator is consumed by C,
+    so its own frame is set aside while a program runs.
+    """
+    from functools import partial  # noqa: PLC0415 - loaded by now
+
+    results: deque[int] = deque(maxlen=1)
+    run = ctypes.pythonapi.PyRun_SimpleFileExFlags
+    run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p), ctypes.c_int
+    body = ctypes.CFUNCTYPE(None)(partial(results.extend, starmap(run, programs(results))))
+    libc = ctypes.CDLL(None)
+    thread = ctypes.c_ulong()
+    if libc.pthread_create(ctypes.byref(thread), None, body, None) == 0:
+        libc.pthread_join(thread, None)
+
+
+class _Programs:
+    """Forks sandboxes as the engine asks. In a program's process it yields twice: the sample, and what was ordered."""
+
+    def __init__(self, channel: socket, warm: preloaded.Warm, system_calls: dict[bool, bytes], sample: bytes) -> None:
+        self._channel, self._warm, self._system_calls = channel, warm, system_calls
+        self._sample = marshal.dumps((_PROGRAM, {os.path.basename(_PROGRAM): sample}, {}, ()))
+        self._parent = os.pidfd_open(os.getpid())
+        self._libc = ctypes.CDLL(None)
+        self._libc.fopen.restype = ctypes.c_void_p
+
+    def __call__(self, results: deque[int]) -> Iterator[tuple[object, ...]]:
+        control = None
+        while control is None:
+            request, descriptors = receive(self._channel, 4)
+            if not request:
+                os._exit(0)
+            # The engine is the one who writes here, and into a sandbox before its program runs.
+            control = self._fork(marshal.loads(request), descriptors)  # noqa: S302
+            if control is None:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        self._warm.settle()
+        program = _lay_out(self._sample)
+        yield self._libc.fopen(program, b"rb"), program, 1, None
+        os.unlink(program)
+        self._warm.rehearse_end()
+        program = _lay_out(_await_order(control))
+        yield self._libc.fopen(program, b"rb"), program, 1, None
+        self._warm.end(results[-1])
+
+    def _fork(self, request: tuple[int | None, dict[str, Any], bool], descriptors: list[int]) -> socket | None:
+        """Fork one sandbox; in its program's process return the socket on which its order comes."""
+        user, limits, sampled = request
+        try:
+            pid, pidfd = kernel.clone3(NAMESPACES)
+        except OSError as error:
+            init.tell(self._channel, init.FAILED + str(error).encode())
+            return None
+        if pid == 0:
+            return self._born(user, limits, sampled, descriptors)
+        try:
+            map_users(pid, USER_ID, user or 0, deny_groups=user is None)
+            init.tell(self._channel, FORKED, pidfd)
+        except OSError as error:
+            kernel.send_signal(pidfd, 9)
+            init.tell(self._channel, init.FAILED + str(error).encode())
+        finally:
+            os.close(pidfd)
+        return None
+
+    def _born(self, user: int | None, limits: dict[str, Any], sampled: bool, descriptors: list[int]) -> socket:
+        import _socket  # noqa: PLC0415 - loaded by now
+
+        control = _socket.socket(fileno=descriptors[3])
+        self._channel.detach()
+        try:
+            if control.recv(1) != init.MAPPED:
+                os._exit(1)  # whoever asked is gone
+            stdio = (descriptors[0], descriptors[1], descriptors[2])
+            wiring = init.Wiring(stdio, control, self._parent, self._parent, sampled=sampled)
+            spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits))
+            init.settle_descriptors(wiring)
+            init.become_user(user)
+            kernel.unshare(kernel.CLONE_NEWCGROUP)
+            kernel.set_hostname("fumehood")
+            kernel.raise_loopback()
+            tree.mount_own(spec)
+            os.chdir("/work")
+            init.give_up_privileges(spec, wiring)
+            program = os.fork()
+            if program:
+                self._keep(spec, wiring, program)
+            os.close(self._parent)
+            kernel.seccomp_filter(self._system_calls[sampled])
+            os.setsid()
+        except Exception as error:  # noqa: BLE001 - the outermost frame of this process
+            init.tell(control, init.FAILED + repr(error).encode("utf-8", "replace")[:1000])
+            os._exit(1)
+        return control
+
+    def _keep(self, spec: Spec, wiring: init.Wiring, program: int) -> None:
+        """Be process 1 to the end."""
+        init.seal(spec, self._system_calls[wiring.sampled])
+        init.verify(spec)
+        work = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        init.tell(wiring.control, init.READY, work)
+        os.close(work)
+        init.tell(wiring.control, init.ENDED + init.wait_and_end_all(program))
+        os._exit(0)
+
+
+def _await_order(control: socket) -> bytes:
+    """Say that this process waits, and take its one order."""
+    used = os.times()
+    init.tell(control, WAITING + init.MICROSECONDS.pack(int((used.user + used.system) * 1e6)))
+    order, descriptors = receive(control, 1)
+    if not order:
+        os._exit(1)
+    if descriptors:
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            order = file.read()
+    control.close()
+    return order
+
+
+def _lay_out(order: bytes) -> bytes:
+    """Lay the files and set what a program finds at its start; return its path."""
+    program, files, environment, args = marshal.loads(order)  # noqa: S302 - as above
+    init.lay(files)
+    if environment:
+        os.environ.update(environment)
+        if "TZ" in environment:
+            import time  # noqa: PLC0415 - loaded by now
+
+            time.tzset()
+    if program != _PROGRAM:
+        sys.argv[0] = sys.orig_argv[-1] = program
+    sys.argv += args
+    sys.orig_argv += args
+    path: bytes = os.fsencode(program)
+    return path
+
+
+def receive(channel: socket, descriptors: int) -> tuple[bytes, list[int]]:
+    """Take one message and the descriptors that come with it; an empty one means that the other end closed."""
+    import array  # noqa: PLC0415 - loaded by now
+
+    message, ancillary, _flags, _address = channel.recvmsg(4 * MESSAGE, 4 * descriptors + 32, _CMSG_CLOEXEC)
+    numbers = array.array("i")
+    for _level, _kind, data in ancillary:
+        numbers.frombytes(data[: len(data) - len(data) % 4])
+    return message, list(numbers)

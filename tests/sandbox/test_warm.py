@@ -1,0 +1,406 @@
+"""A warm program is told from a cold one by its speed alone, and shares nothing with those forked from the same zygote."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+import fumehood
+from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
+from fumehood.errors import InvalidRequest, SandboxFailed
+from fumehood.protocol.limits import MiB
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Engine]:
+    with Engine() as engine:
+        engine.prepare("python")
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def cold() -> Iterator[Engine]:
+    with Engine(warm_bytes=0) as engine:
+        yield engine
+
+
+def run(engine: Engine, code: str, **fields: object) -> ExecutionResult:
+    return engine.execute(ExecutionRequest(code=code, **fields))  # type: ignore[arg-type]  # the callers' own
+
+
+ALIKE = {
+    "main_module": "print(sorted(globals()), __name__, __file__, __doc__, __package__, __spec__, __loader__.__class__, __builtins__)",
+    "frames": "import inspect, sys\nprint(len(inspect.stack()), sys._getframe().f_back)",
+    "traceback": "import json\ndef f(): json.loads('{')\nf()",
+    "exception_chain": "try: 1/0\nexcept Exception as e: raise ValueError('x') from e",
+    "syntax_error": "print(1)\nprint(",
+    "tab_error": "if 1:\n\tx = 1\n        y = 2",
+    "null_byte": "print(1)\0",
+    "encoding": "# -*- coding: latin-1 -*-\nprint('h\\xe4')",
+    "exit_number": "import sys; sys.exit(7)",
+    "exit_text": "import sys; sys.exit('words')",
+    "exit_nothing": "import sys; print('x', end=''); sys.exit()",
+    "exit_big": "raise SystemExit(2 ** 40)",
+    "exit_from_nested": "def f():\n    try: raise SystemExit(4)\n    finally: print('finally')\nf()",
+    "os_exit": "import os; print('lost'); os._exit(9)",
+    "interrupt": "raise KeyboardInterrupt",
+    "interrupt_by_signal": "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT); time.sleep(1)",
+    "terminated": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
+    "abort": "import os; os.abort()",
+    "broken_pipe": "import os\nr, w = os.pipe(); os.close(r)\nos.write(w, b'x')",
+    "file_too_big": "open('f', 'wb').truncate(1 << 40)",
+    "exit_functions": "import atexit\natexit.register(print, 'first')\natexit.register(print, 'second')\natexit.register(lambda: 1/0)",
+    "finalizers": "class A:\n    def __del__(self): print('gone', __name__)\na = A(); a.me = a\nb = A()\nimport sys; sys.kept = A()",
+    "finalizer_of_exit": "class A:\n    def __del__(self): print('gone')\na = A()\nraise SystemExit(3)",
+    "thread_outlives_main": "import threading, time\ndef f(): time.sleep(0.05); print('thread')\nthreading.Thread(target=f).start(); print('main')",
+    "daemon_thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint(threading.active_count())",
+    "thread_raises": "import threading\nthreading.Thread(target=lambda: 1/0, name='T').start()",
+    "main_thread": "import threading\nt = threading.main_thread(); print(t.name, t is threading.current_thread(), t.native_id, threading.enumerate())",
+    "stdout_closed": "import sys; print('x'); sys.stdout.close()",
+    "stdout_replaced": "import sys, io; sys.stdout = io.StringIO(); print('lost')",
+    "stdout_broken": "import os, sys; os.close(1); print('x')",
+    "stdout_gone": "import sys; sys.stdout = None; print('x')",
+    "streams": "import sys\nfor s in (sys.stdin, sys.stdout, sys.stderr):\n    print(s.name, s.mode, s.encoding, s.errors, s.isatty(), s.seekable(), s.line_buffering, s.write_through, type(s.buffer))",
+    "flags": "import sys; print(sys.flags, sys.orig_argv, sys.argv, sys.path, sys.executable, sys.prefix, sys.warnoptions, sys.dont_write_bytecode)",
+    "process": "import os\nprint(os.getpid(), os.getppid(), os.getsid(0), os.getpgid(0), os.getuid(), os.getgid(), os.getgroups(), os.getcwd(), os.umask(0), os.nice(0))",
+    "environment": "import os; print(list(os.environ.items()))",
+    "descriptors": "import os\nfor n in sorted(os.listdir('/proc/self/fd')):\n    try: print(n, os.readlink('/proc/self/fd/' + n).partition(':')[0])\n    except OSError: pass",
+    "status": "print([l for l in open('/proc/self/status') if l.startswith(('Name', 'Umask', 'Tgid', 'PPid', 'TracerPid', 'Uid', 'Gid', 'Groups', 'NStgid', 'NSpgid', 'NSsid', 'Threads', 'ShdPnd', 'Cap', 'NoNew', 'Seccomp'))])",
+    # The C library keeps 32 and 33 to itself.
+    "signal_masks": "print([int(l.split()[1], 16) & 0x7fffffff for l in open('/proc/self/status') if l.startswith(('SigI', 'SigC', 'SigB'))])",
+    "signals": "import signal\nprint([(s, signal.getsignal(s)) for s in sorted(signal.valid_signals())], signal.pthread_sigmask(signal.SIG_BLOCK, []))",
+    "limits": "import resource\nprint([(n, resource.getrlimit(getattr(resource, n))) for n in sorted(dir(resource)) if n.startswith('RLIMIT')])",
+    "disk": "import os\nfor p in ('/work', '/tmp', '/dev/shm'):\n    s = os.statvfs(p); print(p, s.f_blocks, s.f_files, s.f_flag, oct(os.stat(p).st_mode), os.stat(p).st_uid)\nprint(sorted(os.listdir('/')), sorted(os.listdir('/dev')), os.listdir('/tmp'), os.listdir('/work'), os.listdir('/dev/shm'))",
+    "tree": "import os\nfor top in ('/etc', '/opt', '/proc'):\n    for d, _, f in os.walk(top):\n        if d.count('/') < 3 and '/proc/' not in d: print(d, sorted(f))",
+    "namespaces": "import os, socket\nprint(socket.gethostname(), socket.if_nameindex(), open('/proc/self/uid_map').read().split()[0], len(os.listdir('/proc/self/task')))",
+    "network": "import socket\ntry: socket.create_connection(('192.0.2.9', 80), 1)\nexcept OSError as e: print(e)\ns = socket.create_server(('127.0.0.1', 8000)); socket.create_connection(s.getsockname()); print(s.accept()[1][0])",
+    "subprocess": "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'import os; print(os.getppid())'], capture_output=True, text=True))",
+    "shell": "import os\nprint(os.system('echo $$ $0; exit 3'), os.popen('env | sort').read())",
+    "fork": "import os\npid = os.fork()\nif pid == 0: print('child', os.getppid())\nelse: print(os.waitpid(pid, 0))",
+    "fork_handlers": "import os\nos.register_at_fork(after_in_child=lambda: print('mine'))\nif os.fork() == 0: os._exit(0)\nos.wait()",
+    "multiprocessing": "import multiprocessing as m\ndef f(x): return x * x\nif __name__ == '__main__':\n    with m.Pool(2) as p: print(p.map(f, range(5)))",
+    "futures": "from concurrent.futures import ThreadPoolExecutor, ProcessPoolExecutor\ndef f(x): return x + 1\nif __name__ == '__main__':\n    for P in (ThreadPoolExecutor, ProcessPoolExecutor):\n        with P(2) as p: print(list(p.map(f, [1, 2])))",
+    "asyncio": "import asyncio\nasync def f(): await asyncio.sleep(0); return 5\nprint(asyncio.run(f()))",
+    "unittest": "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(1, 2)\nimport io\nprint(unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromTestCase(T)))",
+    "pickle": "import pickle\nclass A: pass\nprint(pickle.loads(pickle.dumps(A())).__class__, A.__module__)",
+    "dataclass": "from dataclasses import dataclass\n@dataclass\nclass P: x: int = 1\nprint(P())",
+    "doctest": "'''\n>>> 1 + 1\n3\n'''\nimport doctest; print(doctest.testmod())",
+    "excepthook": "import sys\nsys.excepthook = lambda *a: print('hook', a[1])\n1/0",
+    "displayhook": "import sys\nsys.displayhook(5); print(_)",
+    "warnings": "import warnings; warnings.warn('w'); warnings.warn('d', DeprecationWarning)",
+    "logging": "import logging; logging.warning('w'); logging.getLogger('x').error('e')",
+    "locale": "import locale, sys\nprint(locale.getpreferredencoding(), locale.setlocale(locale.LC_ALL), sys.getfilesystemencoding())",
+    "decimal_context": "import decimal; print(decimal.getcontext())",
+    "time_zone": "import time, datetime; print(time.tzname, time.timezone, datetime.datetime.fromtimestamp(0))",
+    "files_left": "open('a', 'w').write('x'); import os; os.mkdir('d'); open('d/b', 'wb').write(bytes(9)); os.symlink('/etc/passwd', 'l')",
+    "import_own": "open('mine.py', 'w').write('x = 5'); import mine; print(mine.x, mine.__file__)",
+    "gc": "import gc; print(gc.isenabled(), gc.get_threshold(), gc.garbage, gc.callbacks)",
+    "hooks": "import sys; print(sys.meta_path, sys.path_hooks, sys.gettrace(), sys.getprofile(), sys.getswitchinterval(), sys.getrecursionlimit(), threading_ok := True)",
+    "memory_error": "x = bytearray(1 << 50)",
+    "endless_stdin": "import sys; print(sys.stdin.readline(), sys.stdin.read(), input.__name__)",
+    "large_output": "print('x' * 300_000)",
+    "unicode": "print('\\U0001f600', '\\udc80'.encode('utf-8', 'surrogateescape'))",
+    "surrogate_printed": "print('\\udc80')",
+    "comm": "print(open('/proc/self/comm').read(), open('/proc/1/comm').read() != '')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ALIKE.values(), ids=ALIKE.keys())
+def test_a_warm_program_is_as_a_cold_one(warm: Engine, cold: Engine, code: str) -> None:
+    fields: dict[str, object] = {
+        "stdin": "line\nrest",
+        "args": ("a", "b c"),
+        "env": {"X": "1"},
+        "files": {"given/f.txt": "t"},
+    }
+    one, other = run(warm, code, **fields), run(cold, code, **fields)
+    assert one.warm
+    assert not other.warm
+    assert _seen(one) == _seen(other)
+
+
+def test_two_levels_of_recursion_are_what_a_warm_start_takes(warm: Engine, cold: Engine) -> None:
+    code = "def f(n):\n    global most; most = n; f(n + 1)\ntry: f(0)\nexcept RecursionError: print(most)"
+    assert int(run(cold, code).stdout) - int(run(warm, code).stdout) == 2
+
+
+SEEDED = {
+    "random": "import random; print(random.random(), random.Random().random())",
+    "state": "import random; print(hash(random.getstate()))",
+    "urandom": "import os; print(os.urandom(8))",
+    "secrets": "import secrets; print(secrets.token_hex())",
+    "uuid": "import uuid; print(uuid.uuid4())",
+    "uuid1": "import uuid; print(uuid.uuid1())",
+    "tempfile": "import tempfile; print(tempfile.mktemp())",
+    "ssl": "import ssl; print(ssl.RAND_bytes(8))",
+}
+
+
+@pytest.mark.parametrize("code", SEEDED.values(), ids=SEEDED.keys())
+def test_no_two_programs_draw_the_same(warm: Engine, code: str) -> None:
+    drawn = [run(warm, code).stdout for _ in range(8)]
+    assert len(set(drawn)) == len(drawn)
+    assert "" not in drawn
+
+
+def test_one_zygote_gives_one_hash_seed_to_all(warm: Engine) -> None:
+    # Documented: a fresh interpreter has one of its own. Who needs that, or a known one, sets PYTHONHASHSEED.
+    drawn = {run(warm, "print(hash('x'))").stdout for _ in range(3)}
+    assert len(drawn) == 1
+    known = run(warm, "print(hash('x'))", env={"PYTHONHASHSEED": "0"})
+    assert not known.warm
+    assert known.stdout == run(warm, "print(hash('x'))", env={"PYTHONHASHSEED": "0"}).stdout
+
+
+COLD = {
+    "settled_variable": {"env": {"PYTHONOPTIMIZE": "1"}},
+    "locale": {"env": {"LC_ALL": "C"}},
+    "home": {"env": {"HOME": "/work"}},
+    "file_that_hides_a_module": {"files": {"random.py": "x = 1"}},
+    "folder_that_hides_a_module": {"files": {"json/__init__.py": ""}},
+    "other_language": {"language": "bash"},
+}
+
+
+@pytest.mark.parametrize("fields", COLD.values(), ids=COLD.keys())
+def test_what_a_warm_start_cannot_take_starts_cold(warm: Engine, fields: dict[str, object]) -> None:
+    result = run(warm, "", **fields)
+    assert result.ok
+    assert not result.warm
+
+
+def test_a_file_that_hides_a_module_is_found_as_in_a_cold_start(warm: Engine) -> None:
+    assert run(warm, "import random; print(random.x)", files={"random.py": "x = 1"}).stdout == "1\n"
+
+
+def test_a_warm_program_takes_what_a_request_can_hold(warm: Engine, cold: Engine) -> None:
+    code = "import os, sys, time; print(sys.argv, __file__, os.environ['TZ'], time.tzname, len(open('big').read()))"
+    fields: dict[str, object] = {
+        "name": "other name.py", "args": ["x", ""], "env": {"TZ": "Asia/Tokyo"}, "files": {"big": "y" * 3_000_000},
+    }  # fmt: skip
+    one, other = run(warm, code, **fields), run(cold, code, **fields)
+    assert one.warm
+    assert one.stdout == other.stdout
+    assert "JST" in one.stdout
+
+
+def test_limits_of_ones_own_are_kept_warm_too(warm: Engine) -> None:
+    limits = Limits(disk_bytes=2 * MiB, disk_files=100, pids=9, cpu_seconds=3, wall_seconds=5)
+    code = (
+        "import os, resource; s = os.statvfs('/work'); print(s.f_blocks * s.f_frsize, s.f_files, resource.getrlimit(0))"
+    )
+    result = run(warm, code, limits=limits)
+    assert result.warm
+    assert result.stdout == f"{2 * MiB} 100 (3, 3)\n"
+
+
+def test_cpu_time_is_the_programs_own(warm: Engine) -> None:
+    idle = run(warm, "pass")
+    busy = run(warm, "import time\nwhile time.process_time() < 0.5: pass")
+    assert idle.cpu_seconds < 0.05
+    assert busy.cpu_seconds > 0.3
+
+
+def test_prepare_says_what_has_no_warm_sandboxes(cold: Engine) -> None:
+    with pytest.raises(InvalidRequest, match="keeps nothing warm"):
+        cold.prepare("python")
+    with Engine() as engine, pytest.raises(InvalidRequest, match="bash.*cannot be forked"):
+        engine.prepare("bash")
+
+
+def test_an_engine_forked_by_its_program_keeps_to_itself() -> None:
+    with Engine() as engine:
+        engine.prepare("python")
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if run(engine, "print(5)").stdout == "5\n" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert run(engine, "print(6)").stdout == "6\n"
+
+
+LOAD = int(os.environ.get("FUMEHOOD_TEST_LOAD", "1500"))
+
+
+@pytest.mark.timeout(900)
+def test_64_callers_get_their_own_output_and_nothing_is_left() -> None:
+    """With FUMEHOOD_TEST_LOAD=10000 this is the long run of `scripts/load`."""
+    before = _left()
+    with Engine() as engine:
+        engine.prepare("python")
+
+        def call(number: int) -> int:
+            code = f"import sys; print({number}); print(-{number}, file=sys.stderr); open('f', 'w').write('{number}')"
+            result = run(engine, code)
+            assert (result.stdout, result.stderr) == (f"{number}\n", f"-{number}\n")
+            assert [(file.path, file.data) for file in result.files] == [("f", str(number).encode())]
+            return number
+
+        with ThreadPoolExecutor(64) as callers:
+            assert sorted(callers.map(call, range(1, LOAD + 1))) == list(range(1, LOAD + 1))
+    assert _left() == before
+
+
+def _left() -> tuple[int, int, int, list[str]]:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    groups = len(list(Path("/sys/fs/cgroup").glob(f"**/fumehood-{os.getpid()}-*")))
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").count("\n")
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
+    return descriptors, groups, mounts, children
+
+
+class Load:
+    """Programs that come one after another from several threads, and what became of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._stop = engine, threading.Event()
+        self.ok, self.failed, self.wrong = 0, list[Exception](), list[ExecutionResult]()
+        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                result = run(self._engine, "import time; time.sleep(0.02); print(1)")
+            except SandboxFailed as error:
+                self.failed.append(error)
+                continue
+            if result.stdout == "1\n" and result.ok:
+                self.ok += 1
+            else:
+                self.wrong.append(result)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def goes_on(self) -> bool:
+        """Whether programs end well again within some seconds."""
+        wanted, until = self.ok + 20, time.monotonic() + 10
+        while self.ok < wanted and time.monotonic() < until:
+            time.sleep(0.02)
+        return self.ok >= wanted
+
+
+def _below(pid: int) -> dict[int, int]:
+    """Return every process that descends from this one, with how many pid namespaces below the host's it lives."""
+    found: dict[int, int] = {}
+    pending = [pid]
+    while pending:
+        for task in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pending += (children := [int(word) for word in task.read_text().split()])
+                for child in children:
+                    lines = Path(f"/proc/{child}/status").read_text().splitlines()
+                    found[child] = len(next(line for line in lines if line.startswith("NSpid")).split()) - 2
+    return found
+
+
+VICTIMS: dict[str, Callable[[int], bool]] = {
+    "zygote": lambda depth: depth == 1,
+    "sandbox": lambda depth: depth == 2,
+    "launcher": lambda depth: depth == 0,
+}
+
+
+@pytest.mark.parametrize("is_victim", VICTIMS.values(), ids=VICTIMS.keys())
+def test_kill_9_in_the_middle_of_load_leaves_nothing_and_work_goes_on(is_victim: Callable[[int], bool]) -> None:
+    before = _left()
+    with Engine() as engine:
+        engine.prepare("python")
+        depth = _below(os.getpid())
+        own = min(depth.values())
+        with Load(engine) as load:
+            assert load.goes_on()
+            for _ in range(3):
+                victims = [pid for pid, level in _below(os.getpid()).items() if is_victim(level - own)]
+                for victim in victims[:1]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+                assert load.goes_on()
+        # The victims' callers were told, once each; nobody got a wrong result for it.
+        assert [result for result in load.wrong if result.reason != "signalled"] == []
+        assert len(load.failed) + len(load.wrong) <= 12
+        engine.prepare("python")
+        assert run(engine, "print(1)").warm
+    assert _left() == before
+
+
+def test_the_victims_of_a_dead_zygote_get_a_typed_error_once() -> None:
+    with Engine() as engine:
+        engine.prepare("python")
+        with ThreadPoolExecutor(1) as caller:
+            future = caller.submit(run, engine, "import time; time.sleep(30)")
+            time.sleep(0.3)
+            levels = _below(os.getpid())
+            zygotes = [pid for pid, level in levels.items() if level == min(levels.values()) + 1]
+            for zygote in zygotes:
+                os.kill(zygote, signal.SIGKILL)
+            with pytest.raises(fumehood.errors.ZygoteDied, match="run it again"):
+                future.result(10)
+            assert caller.submit(run, engine, "print(1)").result(10).stdout == "1\n"
+
+
+def test_kill_9_of_the_engine_leaves_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "engine.py"
+    script.write_text(
+        "import fumehood, threading, sys\n"
+        "engine = fumehood.Engine(); engine.prepare('python')\n"
+        "def work():\n"
+        "    while True: engine.execute(fumehood.ExecutionRequest(code='import time; time.sleep(0.05)'))\n"
+        "for _ in range(4): threading.Thread(target=work).start()\n"
+        "print('up', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.read(2) == b"up"
+        time.sleep(0.5)
+        family = _below(process.pid)
+        assert len(family) > 5
+        process.kill()
+        process.wait()
+    until = time.monotonic() + 5
+    while time.monotonic() < until and (_alive(family) or _groups_of(process.pid)):
+        time.sleep(0.05)
+    assert _alive(family) == []
+    assert _groups_of(process.pid) == []
+
+
+def _alive(pids: dict[int, int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def _groups_of(pid: int) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob(f"**/fumehood-{pid}-*"))
+
+
+def _seen(result: ExecutionResult) -> dict[str, object]:
+    measured = {"id", "duration_seconds", "cpu_seconds", "peak_memory_bytes", "warm"}
+    values = {name: value for name, value in result.as_dict().items() if name not in measured}
+    # Addresses in texts, and the order in which two processes print, are any start's own.
+    lines = sorted(result.stdout.splitlines())
+    return values | {
+        "stdout_bytes": [_without_addresses(line) for line in lines],
+        "stderr_bytes": _without_addresses(result.stderr),
+    }
+
+
+def _without_addresses(line: str) -> str:
+    return re.sub(r"0x[0-9a-f]{6,}|\b\d{14,15}\b", "…", line)
