@@ -54,7 +54,7 @@ def spawn(spec: Spec, control: socket, first_user: int | None, preload: tuple[st
         pid, pidfd = kernel.clone3(NAMESPACES)
         if pid == 0:
             os.close(mapped_write)
-            _enter(spec, control, mapped_read, preload, sample)
+            _enter(spec, control, mapped_read, preload, sample, own_users=first_user is not None)
         if first_user is None:
             map_users(pid, 0, os.geteuid(), os.getegid(), deny_groups=True)
         else:
@@ -66,7 +66,7 @@ def spawn(spec: Spec, control: socket, first_user: int | None, preload: tuple[st
         os.close(mapped_write)
 
 
-def _enter(spec: Spec, control: socket, mapped: int, preload: tuple[str, ...], sample: str) -> None:
+def _enter(spec: Spec, control: socket, mapped: int, preload: tuple[str, ...], sample: str, *, own_users: bool) -> None:
     """Put up the zygote's walls and start its interpreter. This is the new namespaces' first process."""
     try:
         if os.read(mapped, 1) != init.MAPPED:
@@ -79,7 +79,8 @@ def _enter(spec: Spec, control: socket, mapped: int, preload: tuple[str, ...], s
             os.dup2(descriptor, number)
         os.setsid()
         sources = tree.open_sources(spec)
-        kernel.become(0)
+        if own_users:
+            kernel.become(0)
         kernel.set_hostname("fumehood")
         kernel.raise_loopback()
         loader = _LOADER.format(code=code, control=control.fileno(), preload=preload, sample=sample)
