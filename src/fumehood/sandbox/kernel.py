@@ -36,6 +36,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 # SECBIT_NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE, each locked
 SECUREBITS_LOCKED = 0b1110_1111
 LAST_CAPABILITY = 40
+CAP_SETGID, CAP_SETUID = 6, 7
 
 # From include/uapi/linux/openat2.h
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
@@ -164,8 +165,14 @@ def drop_capabilities() -> None:
         except OSError:
             # An older kernel ends its list sooner; what it does not know it cannot grant.
             break
+    keep_capabilities()
+
+
+def keep_capabilities(*capabilities: int) -> None:
+    """Give up every effective, permitted and inheritable capability but these, numbered below 32."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
-    syscall("capset", header, (ctypes.c_uint32 * 6)())
+    kept = sum(1 << each for each in capabilities)
+    syscall("capset", header, (ctypes.c_uint32 * 6)(kept, kept))
 
 
 def seccomp_filter(program: bytes) -> None:

@@ -1,7 +1,7 @@
 """The zygote: a warm interpreter behind walls of its own, from which sandboxes are forked ahead of time.
 
-It runs inside, as the interpreter's main program, and holds the capabilities of its own user namespace, which it needs to
-make others; the host's tree, network and processes it has not. No guest code ever runs in it. Each sandbox that it forks is
+It runs inside, as the interpreter's main program; the host's tree, network and processes it has not. Where the host is root it
+may give user ids out of its own range, by two capabilities of its own user namespace; else it has none. No guest code ever runs in it. Each sandbox that it forks is
 a process 1 (`init`'s, with the same walls as a cold one) and a program's process, which runs a sample of our own to have its
 memory ready, waits for one order, and then runs the program as the interpreter's own start would.
 
@@ -56,7 +56,8 @@ def spawn(spec: Spec, control: socket, first_user: int | None, preload: tuple[st
             os.close(mapped_write)
             _enter(spec, control, mapped_read, preload, sample, own_users=first_user is not None)
         if first_user is None:
-            map_users(pid, 0, os.geteuid(), os.getegid(), deny_groups=True)
+            # Not as root, even inside: it keeps no capability then, and needs none to give a sandbox its own user.
+            map_users(pid, USER_ID, os.geteuid(), os.getegid(), deny_groups=True)
         else:
             map_users(pid, 0, first_user, count=USERS_OF_ONE)
         os.write(mapped_write, init.MAPPED)
@@ -115,6 +116,8 @@ def serve(control: int, code: int, preload: tuple[str, ...], sample: str) -> Non
         warm = preloaded.load(preload, forget=f"/proc/self/fd/{code}")
         system_calls = {sampled: filters.load(kernel.MACHINE, "plain", sampled=sampled) for sampled in (False, True)}
         os.close(code)
+        if os.getuid() == 0:
+            kernel.keep_capabilities(kernel.CAP_SETGID, kernel.CAP_SETUID)
         # The dead are not waited for here: process 1 of each sandbox reports to the host itself.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
         gc.collect()
@@ -185,7 +188,7 @@ class _Programs:
         if pid == 0:
             return self._born(user, limits, sampled, descriptors)
         try:
-            map_users(pid, USER_ID, user or 0, deny_groups=user is None)
+            map_users(pid, USER_ID, os.getuid() if user is None else user, deny_groups=user is None)
             init.tell(self._channel, FORKED, pidfd)
         except OSError as error:
             kernel.send_signal(pidfd, 9)
