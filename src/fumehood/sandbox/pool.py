@@ -154,6 +154,8 @@ class Pool:
             return max(0.0, min(stock.retry_at for stock in waiting) - now)
         if any(self._missing(stock, shelf) for stock in self._stocks.values() for shelf in stock.shelves.values()):
             return _PATIENCE_SECONDS
+        if held_up := [stock.refill_at - now for stock in self._stocks.values() if stock.refill_at > now]:
+            return min(held_up)
         return _MEMORY_OF_LOAD_SECONDS if any(stock.is_loaded(now) for stock in self._stocks.values()) else None
 
     def _attend(self, stock: _Stock) -> None:
