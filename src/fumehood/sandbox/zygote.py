@@ -1,9 +1,9 @@
 """The zygote: a warm interpreter behind walls of its own, from which sandboxes are forked ahead of time.
 
 It runs inside, as the interpreter's main program; the host's tree, network and processes it has not. Where the host is root
-it may give out user ids of its range, by two capabilities of its own user namespace; else it has none. No guest code runs in it. Each sandbox that it forks is
-a process 1 (`init`'s, with the same walls as a cold one) and a program's process, which runs a sample of our own to have its
-memory ready, waits for one order, and then runs the program as the interpreter's own start would.
+it may give out user ids of its range, by two capabilities of its own user namespace; else it has none. No guest code runs in it.
+Each sandbox that it forks is a process 1 (`init`'s, with the same walls as a cold one) and a program's process, which runs a
+sample of our own to have its memory ready, waits for one order, and then runs the program as the interpreter's own start would.
 
 Not promised: `sys.modules` and the hash seed of a fresh interpreter; both are the zygote's (docs/explanation/warm.md).
 """
