@@ -230,6 +230,55 @@ def test_an_engine_forked_by_its_program_keeps_to_itself() -> None:
         assert run(engine, "print(6)").stdout == "6\n"
 
 
+DATA_ALIKE = {
+    "versions": "import numpy, pandas, matplotlib; print(numpy.__version__, pandas.__version__, matplotlib.get_backend())",
+    "seeded": "import numpy as np; np.random.seed(3); print(np.random.rand(), np.random.default_rng(5).random())",
+    "arrays": "import numpy as np; a = np.arange(9.0).reshape(3, 3); print(a, a @ a, np.linalg.norm(a), np.geterr(), np.get_printoptions())",
+    "frames": "import pandas as pd; d = pd.DataFrame({'a': [1, 2, 1], 'b': [1.5, 2, None]}); print(d, d.groupby('a').sum(), d.dtypes)",
+    "options": "import pandas as pd; print(pd.get_option('display.max_rows'), pd.options.mode.copy_on_write)",
+    "large_product": "import numpy as np; a = np.ones((600, 600)); print((a @ a).sum())",
+    "solve": "import numpy as np, scipy.linalg as l; print(l.solve(np.eye(300) * 2, np.ones(300)).sum())",
+    "threads": "import numpy, threadpoolctl; print([(i['internal_api'], i['num_threads']) for i in threadpoolctl.threadpool_info()])",
+    "figure": "import matplotlib.pyplot as plt; plt.plot([1, 3, 2]); plt.title('t'); plt.savefig('p.png', metadata={'Software': None}); print(plt.get_fignums())",
+    "regression": "from sklearn.linear_model import LinearRegression as L; print(L().fit([[1.0], [2.0]], [2.0, 4.0]).coef_.round(6))",
+    "error": "import pandas as pd; pd.DataFrame({'a': [1]})['b']",
+    "processes": "import numpy as np, multiprocessing as m\ndef f(n): return float(np.ones(n).sum())\nif __name__ == '__main__':\n    with m.Pool(2) as p: print(p.map(f, [1, 2, 3]))",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def warm_data(warm: Engine) -> Engine:
+    warm.prepare("python-data")
+    return warm
+
+
+@pytest.mark.parametrize("code", DATA_ALIKE.values(), ids=DATA_ALIKE.keys())
+def test_a_warm_data_program_is_as_a_cold_one(warm_data: Engine, cold: Engine, code: str) -> None:
+    one, other = run(warm_data, code, language="python-data"), run(cold, code, language="python-data")
+    assert one.warm
+    assert not other.warm
+    assert _seen(one) == _seen(other)
+
+
+DATA_SEEDED = {
+    "global": "import numpy as np; print(np.random.rand())",
+    "generator": "import numpy as np; print(np.random.default_rng().random())",
+    "random_state": "import numpy as np; print(np.random.RandomState().rand())",
+    "held_by_a_package": "import numpy.random.mtrand as m; print(m._rand.rand())",
+    "sample_of_a_frame": "import pandas as pd; print(list(pd.Series(range(10_000)).sample(5)))",
+    "sympy": "import sympy.core.random as r; print(r.rng.random())",
+    "plain": "import random, numpy; print(random.random())",
+}
+
+
+@pytest.mark.parametrize("code", DATA_SEEDED.values(), ids=DATA_SEEDED.keys())
+def test_no_two_data_programs_draw_the_same(warm_data: Engine, code: str) -> None:
+    results = [run(warm_data, code, language="python-data") for _ in range(5)]
+    drawn = [result.stdout for result in results]
+    assert len(set(drawn)) == len(drawn), results[0].stderr
+    assert all(result.warm for result in results)
+
+
 LOAD = int(os.environ.get("FUMEHOOD_TEST_LOAD", "1500"))
 
 

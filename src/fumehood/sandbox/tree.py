@@ -41,6 +41,7 @@ _DEVICE_LINKS = {
 
 _SCAFFOLD = "/tmp"  # noqa: S108 - a folder that every host has; what is mounted there only this namespace sees
 _DISK = "/disk"
+_ZYGOTE_DISK_BYTES = 16 << 20
 
 
 def open_sources(spec: Spec) -> dict[str, int]:
@@ -74,6 +75,8 @@ def build_for_zygote(sources: dict[str, int], program: str) -> None:
     with open("work/main.py", "w", encoding="utf-8") as file:
         file.write(program)
     _mount_proc("proc")
+    # Packages may write caches when they are imported. No sandbox sees this folder: it has one of its own over it.
+    _mount_tmpfs("tmp", size=_ZYGOTE_DISK_BYTES, inodes=1024, mode="1777")
     kernel.pivot_root_here()
     _seal_root()
 

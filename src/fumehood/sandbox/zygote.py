@@ -120,6 +120,8 @@ def serve(control: int, code: int, preload: tuple[str, ...], sample: str) -> Non
             kernel.keep_capabilities(kernel.CAP_SETGID, kernel.CAP_SETUID)
         # The dead are not waited for here: process 1 of each sandbox reports to the host itself.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+        if len(os.listdir("/proc/self/task")) != 1:
+            raise OSError("a module that was preloaded started threads, which no fork takes along")
         gc.collect()
         gc.freeze()
         init.tell(channel, init.READY + marshal.dumps(sorted(warm.modules)))

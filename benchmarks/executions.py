@@ -1,0 +1,232 @@
+"""Measures executions by the Python interface, warm, forked on demand and cold, beside the peers, in one run.
+
+Every round runs each once, in turn. "bare" is `python3 -I -c`, of the environment whose packages the program uses. The floor is
+what the kernel takes to end a fork of an interpreter that has the same modules loaded, without any wall: an execution that
+answers when its program is dead cannot take less.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import peers, report
+from fumehood import Engine, ExecutionRequest
+from fumehood.runtimes import packages, python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PRINT = "print(1)"
+NUMPY = "import numpy as np; print(np.arange(10).sum())"
+PANDAS = "import pandas as pd; print(pd.DataFrame({'a': [1, 2, 1], 'b': [1, 2, 3]}).groupby('a').b.sum().to_string())"
+FIB = "def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)\nprint(fib(27))"
+CALLERS = 8
+LOAD_SECONDS = 4.0
+IDLE_SECONDS = 5.0
+
+_FLOOR = """
+import os, sys, time
+for name in sys.argv[1].split(","): __import__(name)
+import gc; gc.collect(); gc.freeze()
+for line in sys.stdin:
+    go, gone = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go[1]); os.read(go[0], 1); os._exit(0)
+    time.sleep(0.005)
+    start = time.perf_counter()
+    os.close(go[0]); os.close(go[1]); os.waitpid(pid, 0)
+    print(time.perf_counter() - start, flush=True)
+    for each in gone: os.close(each)
+"""
+
+
+def main() -> None:
+    """Measure, print, save."""
+    arguments = report.options(__doc__, rounds=200)
+    with Engine() as warm, Engine(warm_bytes=1) as empty, Engine(warm_bytes=0) as cold, Floor() as floor:
+        for engine in (warm, empty, cold):
+            _settle(engine)
+        rows = _latencies(warm, empty, cold, floor, arguments.rounds)
+        rows += _throughput(warm)
+        rows += _idle()
+    report.save("executions", rows, arguments, [])
+
+
+def _settle(engine: Engine) -> None:
+    for language in ("python", "python-data"):
+        for _ in range(3):
+            execution(engine, PRINT, language)()
+            time.sleep(0.5)
+
+
+def execution(engine: Engine, code: str, language: str = "python") -> Callable[[], object]:
+    """Return what runs a program once and sees that it did."""
+    request = ExecutionRequest(code=code, language=language)
+
+    def run() -> None:
+        result = engine.execute(request)
+        if not result.ok or not result.stdout:
+            raise RuntimeError(f"{code!r} failed: {result}")
+
+    return run
+
+
+def command(words: list[str]) -> Callable[[], object]:
+    """Return what runs a command once."""
+    return lambda: subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+
+def _latencies(warm: Engine, empty: Engine, cold: Engine, floor: Floor, rounds: int) -> list[dict[str, Any]]:
+    data = str(Path(packages.folder(), packages.revision("python-data"), "bin", "python"))
+    actions: dict[str, Callable[[], object]] = {
+        "print(1), bare": command([peers.PYTHON, "-I", "-c", PRINT]),
+        "print(1), warm": execution(warm, PRINT),
+        "print(1), forked on demand": execution(empty, PRINT),
+        "print(1), cold": execution(cold, PRINT),
+        "the end of a fork, without walls (floor)": floor.once,
+        "numpy, bare": command([data, "-I", "-c", NUMPY]),
+        "numpy, warm": execution(warm, NUMPY, "python-data"),
+        "pandas groupby, bare": command([data, "-I", "-c", PANDAS]),
+        "pandas groupby, warm": execution(warm, PANDAS, "python-data"),
+        "fib(27), bare": command([peers.PYTHON, "-I", "-c", FIB]),
+        "fib(27), warm": execution(warm, FIB),
+    }
+    actions |= {f"print(1), {name}": command(words) for name, words in peers.commands(PRINT).items()}
+    times: dict[str, list[float]] = {what: [] for what in actions}
+    for number in range(rounds):
+        for what, action in actions.items():
+            # What takes long is measured in every tenth round.
+            if number % 10 and ("numpy" in what or "pandas" in what or "runsc" in what):
+                continue
+            start = time.perf_counter()
+            took = action()
+            times[what].append(took if isinstance(took, float) else time.perf_counter() - start)
+    goals = {
+        "print(1), warm": "<= 0.067, p95 <= 0.25 of bare p50",
+        "print(1), forked on demand": "<= 0.333",
+        "numpy, warm": "<= 0.017",
+        "pandas groupby, warm": "<= 0.017",
+        "fib(27), warm": "<= 1.03",
+    }
+    return [report.row(what, times[what], times[_bare(what)], goals.get(what, "")) for what in actions]
+
+
+def _bare(what: str) -> str:
+    topic = what.partition(",")[0]
+    return f"{topic}, bare" if topic in ("numpy", "pandas groupby", "fib(27)") else "print(1), bare"
+
+
+class Floor:
+    """A process that forks itself, as warm interpreters do, and tells how long each fork takes to end."""
+
+    def __enter__(self) -> Floor:  # noqa: PYI034 - nobody derives from it
+        asked, self._asks = os.pipe()
+        self._answers, answered = os.pipe()
+        program = [peers.PYTHON, "-I", "-c", _FLOOR, ",".join(python.STANDARD)]
+        self._process = subprocess.Popen(program, stdin=asked, stdout=answered)
+        os.close(asked)
+        os.close(answered)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self._asks)
+        self._process.wait()
+        os.close(self._answers)
+
+    def once(self) -> float:
+        """Return the seconds that one fork took from the word to its death."""
+        os.write(self._asks, b"\n")
+        return float(os.read(self._answers, 100))
+
+
+def _throughput(warm: Engine) -> list[dict[str, Any]]:
+    """Run as many programs as eight callers can, ours and bubblewrap's in turn."""
+    bwrap = peers.commands(PRINT).get("bwrap --unshare-all python3")
+    contenders = {"fumehood": execution(warm, PRINT)} | ({"bwrap": command(bwrap)} if bwrap else {})
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(2):
+        for name, action in contenders.items():
+            rates[name].append(_rate(action))
+    mean = {name: statistics.mean(each) for name, each in rates.items()}
+    text = ", ".join(f"{name} {rate:.0f}/s" for name, rate in mean.items())
+    if bwrap:
+        text += f", ratio {mean['fumehood'] / mean['bwrap']:.2f}"
+    return [{"what": f"print(1), {CALLERS} callers", "text": text, "goal": ">= 6 x bwrap"}]
+
+
+def _rate(action: Callable[[], object]) -> float:
+    until = time.perf_counter() + LOAD_SECONDS
+
+    def work(_number: int) -> int:
+        count = 0
+        while time.perf_counter() < until:
+            action()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        return sum(callers.map(work, range(CALLERS))) / LOAD_SECONDS
+
+
+def _idle() -> list[dict[str, Any]]:
+    """Look at a pool of which eight wait: private memory of each, and processor time of all while nobody asks."""
+    rows = []
+    for language, goal in (("python", 15), ("python-data", 30)):
+        with Engine() as engine:
+            engine.prepare(language)
+            with ThreadPoolExecutor(CALLERS) as callers:
+                busy = execution(engine, "import time; time.sleep(0.5); print(1)", language)
+                for waiting in [callers.submit(busy) for _ in range(CALLERS)]:
+                    waiting.result()
+            time.sleep(1)
+            family = _family(os.getpid())
+            inside = [pid for pid in family if _depth(pid) == 3]
+            private = sum(_private(pid) for pid in inside)
+            before = sum(_cpu(pid) for pid in (*family, os.getpid()))
+            time.sleep(IDLE_SECONDS)
+            used = sum(_cpu(pid) for pid in (*family, os.getpid())) - before
+        each = private / max(1, len(inside) // 2) / 1e6
+        text = f"{each:.1f} MB private each of {len(inside) // 2}; {used * 1000 / IDLE_SECONDS:.1f} ms of CPU a second"
+        rows.append({"what": f"idle pool, {language}", "text": text, "goal": f"<= {goal} MB, no busy loop"})
+    return rows
+
+
+def _family(pid: int) -> list[int]:
+    found, pending = [], [pid]
+    while pending:
+        for task in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
+            found += (children := [int(word) for word in task.read_text().split()])
+            pending += children
+    return found
+
+
+def _depth(pid: int) -> int:
+    """Return in how many pid namespaces a process is, this one's being the first."""
+    own = len(_status(os.getpid(), "NSpid").split())
+    return len(_status(pid, "NSpid").split()) - own + 1
+
+
+def _status(pid: int, name: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2] for line in lines if line.startswith(name))
+
+
+def _private(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

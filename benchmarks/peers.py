@@ -1,0 +1,51 @@
+"""Other ways to run a Python program apart from its host, as far as they are installed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def commands(code: str, python: str = PYTHON) -> dict[str, list[str]]:
+    """Return, by name, the command with which each peer runs a program by the interpreter `python`."""
+    program = [python, "-I", "-c", code]
+    # An environment is shown beside the interpreter that it leads to.
+    shown = {path for path in ("/usr", "/lib", "/lib64", "/bin") if Path(path).exists()}
+    shown |= {part for part in (sys.base_prefix, str(Path(python).parents[1])) if not part.startswith("/usr")}
+    found: dict[str, list[str]] = {}
+    if bwrap := shutil.which("bwrap"):
+        binds = [word for path in sorted(shown) for word in ("--ro-bind", path, path)]
+        found["bwrap --unshare-all python3"] = [bwrap, "--unshare-all", *binds, *program]
+    if nsjail := shutil.which("nsjail"):
+        found["nsjail python3"] = [nsjail, "-Mo", "-q", "--chroot", "/", "--", *program]
+    if (crun := shutil.which("crun")) and os.geteuid() == 0:
+        found["crun run python3"] = [crun, "--cgroup-manager=disabled", "run", "--bundle", _bundle(program), _name()]
+    if (runsc := shutil.which("runsc")) and os.geteuid() == 0:
+        found["runsc do python3"] = [runsc, "--platform=ptrace", "--network=none", "do", *program]
+    return found
+
+
+def _name() -> str:
+    return f"fumehood-bench-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def _bundle(program: list[str]) -> str:
+    """Write what crun runs: this host's tree, read-only, in namespaces of its own."""
+    folder = tempfile.mkdtemp(prefix="fumehood-bench-")
+    kinds = ("pid", "network", "ipc", "uts", "mount")
+    config = {
+        "ociVersion": "1.0.0",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": program, "cwd": "/", "env": ["PATH=/usr/bin:/bin"],
+                    "noNewPrivileges": True},
+        "root": {"path": "/", "readonly": True},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"namespaces": [{"type": kind} for kind in kinds]},
+    }  # fmt: skip
+    Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
