@@ -53,10 +53,11 @@ def main() -> None:
     with Engine() as warm, Engine(warm_bytes=1) as empty, Engine(warm_bytes=0) as cold, Floor() as floor:
         for engine in (warm, empty, cold):
             _settle(engine)
-        rows = _latencies(warm, empty, cold, floor, arguments.rounds)
+        commands, notes = peers.working(PRINT)
+        rows = _latencies(warm, empty, cold, floor, commands, arguments.rounds)
         rows += _throughput(warm)
         rows += _idle()
-    report.save("executions", rows, arguments, [])
+    report.save("executions", rows, arguments, notes)
 
 
 def _settle(engine: Engine) -> None:
@@ -83,7 +84,9 @@ def command(words: list[str]) -> Callable[[], object]:
     return lambda: subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
-def _latencies(warm: Engine, empty: Engine, cold: Engine, floor: Floor, rounds: int) -> list[dict[str, Any]]:
+def _latencies(
+    warm: Engine, empty: Engine, cold: Engine, floor: Floor, commands: dict[str, list[str]], rounds: int
+) -> list[dict[str, Any]]:
     data = str(Path(packages.folder(), packages.revision("python-data"), "bin", "python"))
     actions: dict[str, Callable[[], object]] = {
         "print(1), bare": command([peers.PYTHON, "-I", "-c", PRINT]),
@@ -98,7 +101,7 @@ def _latencies(warm: Engine, empty: Engine, cold: Engine, floor: Floor, rounds: 
         "fib(27), bare": command([peers.PYTHON, "-I", "-c", FIB]),
         "fib(27), warm": execution(warm, FIB),
     }
-    actions |= {f"print(1), {name}": command(words) for name, words in peers.commands(PRINT).items()}
+    actions |= {f"print(1), {name}": command(words) for name, words in commands.items()}
     times: dict[str, list[float]] = {what: [] for what in actions}
     for number in range(rounds):
         for what, action in actions.items():

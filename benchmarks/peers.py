@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,8 +28,21 @@ def commands(code: str, python: str = PYTHON) -> dict[str, list[str]]:
     if (crun := shutil.which("crun")) and os.geteuid() == 0:
         found["crun run python3"] = [crun, "--cgroup-manager=disabled", "run", "--bundle", _bundle(program), _name()]
     if (runsc := shutil.which("runsc")) and os.geteuid() == 0:
-        found["runsc do python3"] = [runsc, "--platform=ptrace", "--network=none", "do", *program]
+        found["runsc do python3"] = [runsc, "--platform=ptrace", "--network=none", "--ignore-cgroups", "do", *program]
     return found
+
+
+def working(code: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return those that run a program here, and a sentence about each other one that is installed."""
+    found, notes = {}, []
+    for name, words in commands(code).items():
+        trial = subprocess.run(words, capture_output=True, text=True, check=False)
+        if trial.returncode == 0:
+            found[name] = words
+        else:
+            said = (trial.stderr.strip().splitlines() or ["nothing"])[-1]
+            notes.append(f"{name} is installed and does not run here: {said}")
+    return found, notes
 
 
 def _name() -> str:
