@@ -65,6 +65,7 @@ class Engine:
         self._launcher: Launcher | None = None
         self._pool: Pool | None = None
         self._admitted = False
+        self._kits: dict[str, Kit] = {}
         if spawn is None:
             from .sandbox.launcher import Launcher  # noqa: PLC0415 - 20 ms that the command line need not pay
             from .sandbox.pool import Pool  # noqa: PLC0415 - likewise
@@ -96,15 +97,20 @@ class Engine:
         files = _files(request, start)
         stdin = Stdin(_as_bytes(request.stdin), stdin_source)
         taken = self._take(request, start, files)
-        if taken is not None:
-            outcome = _run_warm(taken, request, start, files, stdin, on_output, cancel)
-        else:
-            spec = self._spec(request, start, files)
-            outcome = supervise(spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel)
         try:
-            return _result(request, files, outcome, warm=taken is not None)
+            if taken is not None:
+                outcome = _run_warm(taken, request, start, files, stdin, on_output, cancel)
+            else:
+                spec = self._spec(request, start, files)
+                outcome = supervise(spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel)
+            try:
+                return _result(request, files, outcome, warm=taken is not None)
+            finally:
+                os.close(outcome.work)
         finally:
-            os.close(outcome.work)
+            # Last: it wakes a thread, which then wants the interpreter's lock.
+            if taken is not None:
+                taken.done()
 
     def prepare(self, language: str = "python", limits: Limits | None = None) -> None:
         """Return when a warm sandbox of the language waits for a program.
@@ -117,7 +123,7 @@ class Engine:
         if self._pool is None or start.warm is None:
             why = "its interpreter cannot be forked" if start.warm is None else "this engine keeps nothing warm"
             raise InvalidRequest(f"language {language!r} has no warm sandboxes: {why}")
-        self._pool.prepare(_kit(start, start.warm), limits or Limits())
+        self._pool.prepare(self._kit(start, start.warm), limits or Limits())
 
     async def execute_async(
         self, request: ExecutionRequest, *, on_output: OutputListener | None = None
@@ -162,7 +168,14 @@ class Engine:
         """Return a warm sandbox for this program, None where it must start cold."""
         if self._pool is None or start.warm is None or (request.env and _is_settled(request.env, start.warm.settled)):
             return None
-        return self._pool.take(_kit(start, start.warm), request.limits, files)
+        return self._pool.take(self._kit(start, start.warm), request.limits, files)
+
+    def _kit(self, start: Start, warmth: Warmth) -> Kit:
+        """Return what a zygote of this start is made from: one object for one revision."""
+        kit = self._kits.get(start.revision)
+        if kit is None:
+            kit = self._kits.setdefault(start.revision, _kit(start, warmth))
+        return kit
 
     def _spec(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Spec:
         return Spec(
@@ -216,8 +229,6 @@ def _run_warm(
                 "the warm interpreter that this execution was forked from was killed, and it with it: run it again"
             ) from error
         raise
-    finally:
-        taken.done()
 
 
 def _result(request: ExecutionRequest, files: dict[str, bytes], outcome: Outcome, *, warm: bool) -> ExecutionResult:

@@ -41,7 +41,7 @@ def raw(x86_64, aarch64, *args):
 """
 
 
-@pytest.fixture(scope="session", params=["cold"] if UNWALLED else ["cold", "warm"])
+@pytest.fixture(scope="module", params=["cold"] if UNWALLED else ["cold", "warm"])
 def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
     """Run a program of the enemy's; Python gets a few names for free."""
     with engine_of(request.param) as engine:
@@ -67,7 +67,7 @@ def attacks_on(executor: Executor) -> Attack:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tier(attack: Attack) -> str:
     """How memory is bounded here; "" without walls."""
     return "" if UNWALLED else attack("").tier

@@ -38,10 +38,19 @@ class Python:
         warm: Warmth = WARMTH,
     ) -> None:  # fmt: skip
         self._name, self._mounts, self._environment, self._warm = name, mounts, dict(environment or {}), warm
+        # Found again for most programs, which saves more than a tenth of a millisecond.
+        self._latest: Start | None = None
 
     def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         environment = packages.ensure(self._name, notice)
+        if name is not None:
+            return self._start_in(environment, name)
+        if self._latest is None or self._latest.revision != environment:
+            self._latest = self._start_in(environment, None)
+        return self._latest
+
+    def _start_in(self, environment: str, name: str | None) -> Start:
         return Start(
             # Unbuffered: what was printed before a deadline must not be lost in the dead process.
             # No byte code: it would lie among the files that the program leaves.
@@ -50,6 +59,7 @@ class Python:
             mounts=(*own_interpreter.mounts(), Mount(host=environment, inside=_INSIDE), *self._mounts),
             environment=self._environment,
             warm=self._warm,
+            revision=environment,
         )
 
 

@@ -44,7 +44,7 @@ class Start(Record):
     """How to start one program: `argv` without the program's arguments, and the file that holds its text in `/work`.
 
     `profile` is the list of system calls that it needs, one of `sandbox.syscalls.PROFILES`. `warm` says how its programs can be
-    forked from an interpreter that runs already; None where they cannot.
+    forked from an interpreter that runs already; None where they cannot. Starts of one `revision` differ in `program` alone.
     """
 
     argv: tuple[str, ...]
@@ -53,3 +53,4 @@ class Start(Record):
     profile: str = "plain"
     environment: dict[str, str] = {}  # noqa: RUF012 - never written: the record is frozen
     warm: Warmth | None = None
+    revision: str = ""

@@ -114,8 +114,17 @@ class Cgroup:
     def peak_bytes(self) -> int | None:
         """The most memory it ever held; None where the kernel is too old to tell."""
         folder = self._folders["unified" if self._version == 2 else "memory"]
-        text = _read(f"{folder}/{'memory.peak' if self._version == 2 else 'memory.max_usage_in_bytes'}").strip()
-        return int(text) if text.isdigit() else None
+        try:
+            # On the way of every execution, so without the layers of `open`.
+            file = os.open(
+                f"{folder}/{'memory.peak' if self._version == 2 else 'memory.max_usage_in_bytes'}", os.O_RDONLY
+            )
+        except OSError:
+            return None
+        try:
+            return int(os.read(file, 64))
+        finally:
+            os.close(file)
 
     def close(self) -> None:
         """Remove the groups; they must be empty by then, so their processes must have ended."""

@@ -48,7 +48,7 @@ class Pool:
     def __init__(self, launcher: Launcher, *, memory_bytes: int = MEMORY_BYTES, cgroups: bool = True) -> None:
         self._launcher, self._memory_bytes, self._cgroups = launcher, memory_bytes, cgroups
         self._changed = threading.Condition()
-        self._stocks: dict[Hashable, _Stock] = {}
+        self._stocks: dict[Kit, _Stock] = {}
         self._ended: deque[tuple[Zygote, Live]] = deque()
         self._refill_now = False
         self._closed = False
@@ -72,7 +72,8 @@ class Pool:
             shelf.busy += 1
             shelf.peak = max(shelf.peak, shelf.busy)
             live = shelf.ready.popleft() if shelf.ready else None
-            self._changed.notify()
+            if not shelf.ready:
+                self._changed.notify()
         try:
             while live is None or not live.wait_ready():
                 if live is not None:
@@ -109,13 +110,13 @@ class Pool:
         self._remove_ended()
 
     def _stock(self, kit: Kit) -> _Stock:
-        key = kit.key
-        if key not in self._stocks:
-            self._stocks[key] = _Stock(kit)
+        # By identity: to compare what kits hold takes longer than a fork.
+        if kit not in self._stocks:
+            self._stocks[kit] = _Stock(kit)
         if self._keeper is None and not self._closed:
             self._keeper = threading.Thread(target=self._keep, name="fumehood-pool", daemon=True)
             self._keeper.start()
-        return self._stocks[key]
+        return self._stocks[kit]
 
     def _finish(self, shelf: _Shelf, ended: tuple[Zygote, Live] | None = None) -> None:
         with self._changed:

@@ -58,6 +58,8 @@ class Warm:
         self._take_down()
         sys.modules["__main__"] = main
         self._reset_main()
+        # What is there by now lives to the end: collections need not look at it, and copy what it lies in.
+        gc.freeze()
 
     def end(self, result: int) -> None:
         """End as an interpreter ends whose program ran to its last line or raised: threads, exit functions, finalizers."""

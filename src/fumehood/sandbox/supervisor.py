@@ -260,7 +260,8 @@ class _Run:
             pass  # it was not polled
 
     def outcome(self) -> Outcome:
-        oom_kills = self._cgroup.oom_kills if self._cgroup else 0
+        ended_well = self._report is not None and self._report[0] == 0
+        oom_kills = self._cgroup.oom_kills if self._cgroup and not ended_well else 0
         killed = self._verdict is not None or oom_kills > 0
         live = self._live
         if live.work < 0 or (self._report is None and not killed):

@@ -13,7 +13,6 @@ import select
 import threading
 
 from ..errors import SandboxFailed, ZygoteDied
-from ..protocol.record import Record
 from . import kernel
 from .init import FAILED, MAPPED, READY
 from .isolation.namespaces import USERS_OF_ONE, UserLease
@@ -21,8 +20,6 @@ from .live import Live
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from ..protocol.limits import Limits
     from .launcher import Launcher
     from .spec import Spec
@@ -30,18 +27,11 @@ if TYPE_CHECKING:
 _BOOT_SECONDS = 60.0
 
 
-class Kit(Record):
+class Kit:
     """What a zygote is made from: a runtime's `spec` without a program, the modules it loads, a sample to warm up with."""
 
-    spec: Spec
-    preload: tuple[str, ...]
-    sample: str
-
-    @property
-    def key(self) -> Hashable:
-        """What two kits have in common where one zygote does for both."""
-        spec = self.spec
-        return spec.argv, tuple(spec.environment.items()), spec.mounts, spec.profile, self.preload
+    def __init__(self, spec: Spec, preload: tuple[str, ...], sample: str) -> None:
+        self.spec, self.preload, self.sample = spec, preload, sample
 
 
 class Zygote:
