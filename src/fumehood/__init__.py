@@ -16,17 +16,27 @@ if TYPE_CHECKING:
     from .errors import FumehoodError
     from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
     from .protocol.limits import Limits
+    from .protocol.session import CellError, CellResult, Cleared, Death, Display, Event, Output
     from .runtimes import languages
+    from .session import Session
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CellError",
+    "CellResult",
+    "Cleared",
+    "Death",
+    "Display",
     "Engine",
+    "Event",
     "ExecutionRequest",
     "ExecutionResult",
     "FumehoodError",
     "Limits",
+    "Output",
     "OutputFile",
+    "Session",
     "SkippedFile",
     "arun",
     "languages",
@@ -35,12 +45,20 @@ __all__ = [
 
 # Loaded when first asked for: a door pays for what it uses.
 _HOMES = {
+    "CellError": "protocol.session",
+    "CellResult": "protocol.session",
+    "Cleared": "protocol.session",
+    "Death": "protocol.session",
+    "Display": "protocol.session",
     "Engine": "engine",
+    "Event": "protocol.session",
     "ExecutionRequest": "protocol.execution",
     "ExecutionResult": "protocol.execution",
     "FumehoodError": "errors",
     "Limits": "protocol.limits",
+    "Output": "protocol.session",
     "OutputFile": "protocol.execution",
+    "Session": "session",
     "SkippedFile": "protocol.execution",
     "arun": "default_engine",
     "languages": "runtimes",

@@ -15,12 +15,15 @@ from .protocol.limits import Limits
 from .runtimes import get
 from .sandbox import admission, walls
 from .sandbox.files import collect
+from .sandbox.init import CHANNEL
+from .sandbox.isolation.namespaces import UserLease
+from .sandbox.live import Live
 from .sandbox.spec import Spec
 from .sandbox.supervisor import Outcome, Stdin, supervise, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -31,9 +34,13 @@ if TYPE_CHECKING:
     from .sandbox.live import Spawn
     from .sandbox.pool import Pool, Taken
     from .sandbox.warm import Kit
+    from .session import Opened, Session
 
 #: What every program finds in its environment besides what its caller passed.
 BASE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - the sandbox's
+
+#: What a session has where nobody says otherwise: a minute for a cell, an hour of processor time in all.
+SESSION_LIMITS = Limits(wall_seconds=60.0, cpu_seconds=3600.0)
 
 # As timeout(1), as a shell reports a SIGKILL, and two of our own that shells leave free.
 _EXIT_CODES = {"timeout": 124, "out_of_memory": 137, "output_limit": 122}
@@ -111,6 +118,56 @@ class Engine:
             # Last: it wakes a thread, which then wants the interpreter's lock.
             if taken is not None:
                 taken.done()
+
+    def session(
+        self, language: str = "python", *, limits: Limits = SESSION_LIMITS, env: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None, idle_seconds: float = 1800.0, lifetime_seconds: float = 86_400.0,
+    ) -> Session:  # fmt: skip
+        """Begin a session: a sandbox that stays, whose cells share state.
+
+        `limits.wall_seconds` is what a cell has, `limits.cpu_seconds` what all of them have together. It is killed when nothing
+        was asked of it for `idle_seconds`, and after `lifetime_seconds` in any case. Raises errors of `fumehood.errors`.
+        """
+        from .session import Session  # noqa: PLC0415 - 10 ms that the command line need not pay
+
+        request = ExecutionRequest(code="", language=language, env=env or {}, files=files or {}, limits=limits)
+        begins = get(language).session(self._notice)
+        if begins is None:
+            raise InvalidRequest(f"language {language!r} has no sessions")
+        self._admit()
+        request = request.replace(code=begins.source.decode())
+        laid = _files(request, begins.start)
+
+        def open_sandbox() -> Opened:
+            return self._open_session(request, begins.start, laid)
+
+        return Session(
+            open_sandbox, request.language.lower(), limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds
+        )
+
+    def _open_session(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Opened:
+        from .session import Opened  # noqa: PLC0415 - as above
+
+        taken = None
+        if self._pool is not None and start.warm is not None and not _is_settled(request.env, start.warm.settled):
+            taken = self._pool.fork(self._kit(start, start.warm), request.limits)
+        if taken is not None:
+            taken.live.order(f"/work/{start.program}", files, dict(request.env), (str(CHANNEL),))
+            return Opened(taken.live, taken.done)
+        lease = UserLease()
+        lease.__enter__()
+        live = Live(request.limits, cgroup="cgroup" not in self.without, channel=True)
+
+        def release() -> None:
+            live.close()
+            lease.__exit__()
+
+        try:
+            live.start(self._spec(request.replace(args=(str(CHANNEL),)), start, files), self.spawn, lease.user)
+        except BaseException:
+            release()
+            raise
+        return Opened(live, release)
 
     def prepare(self, language: str = "python", limits: Limits | None = None) -> None:
         """Return when a warm sandbox of the language waits for a program.

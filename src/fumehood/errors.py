@@ -53,6 +53,18 @@ class ZygoteDied(SandboxFailed):
     """The host's: the warm interpreter that this execution was forked from was killed. Another takes its place: try again."""
 
 
+class SessionDead(FumehoodError):
+    """The session's state: it has ended; the text says why. `Session.restart` begins anew."""
+
+    exit_code = 74
+
+
+class SessionBusy(FumehoodError):
+    """The caller's fault: a session runs one cell at a time."""
+
+    exit_code = 75
+
+
 class ConfigurationError(FumehoodError):
     """The user's fault: a configuration file or an environment variable that cannot be used."""
 

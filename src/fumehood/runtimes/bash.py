@@ -7,7 +7,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Notice, SessionStart
 
 
 class Bash:
@@ -18,6 +18,10 @@ class Bash:
         path = interpreter.find("bash", package="install Debian's package `bash`")
         inside, mounts = interpreter.shown(path)
         return Start(argv=(inside, "--noprofile", "--norc"), program=name or "main.sh", mounts=mounts)
+
+    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+        """See `Runtime.session`: there are none yet."""
+        return None
 
 
 RUNTIME = Bash()

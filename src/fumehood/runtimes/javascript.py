@@ -9,7 +9,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Notice, SessionStart
 
 # From here on Node tells modules from scripts by itself, by trying.
 _DETECTS = (20, 10)
@@ -32,6 +32,10 @@ class JavaScript:
             program=name or ("main.mjs" if is_module else "main.js"),
             mounts=mounts + node.debian_modules(),
         )
+
+    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+        """See `Runtime.session`: there are none yet."""
+        return None
 
 
 RUNTIME = JavaScript()

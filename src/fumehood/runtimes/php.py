@@ -9,7 +9,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Notice, SessionStart
 
 _EXTENSION_ROOT = "/usr/lib/php"
 # In an order in which each finds what it needs; those that are not installed are left out.
@@ -29,6 +29,10 @@ class Php:
         options = [word for setting in settings for word in ("-d", setting)]
         inside, mounts = interpreter.shown(path, "lib")
         return Start(argv=(inside, "-n", *options), program=name or "main.php", mounts=mounts)
+
+    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+        """See `Runtime.session`: there are none yet."""
+        return None
 
 
 def _extensions() -> list[str]:

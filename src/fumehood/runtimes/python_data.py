@@ -48,4 +48,10 @@ RUNTIME = Python(
     (Mount(host=_FONTS, inside="/etc/fonts/fonts.conf"),),
     _ENVIRONMENT,
     Warmth(preload=(*STANDARD, *_PRELOAD), sample=_SAMPLE, settled=(*SETTLED, *_SETTLED)),
+    session_preload=(
+        "IPython",
+        "IPython.core.interactiveshell",
+        "IPython.core.async_helpers",
+        "matplotlib_inline.backend_inline",
+    ),
 )

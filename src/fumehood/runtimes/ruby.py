@@ -10,7 +10,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Notice, SessionStart
 
 # Where Debian keeps the specifications of the gems that come with Ruby.
 _DEBIAN_GEMS = "/usr/share/rubygems-integration"
@@ -26,6 +26,10 @@ class Ruby:
         if os.path.isdir(_DEBIAN_GEMS):
             mounts += (Mount(host=_DEBIAN_GEMS, inside=_DEBIAN_GEMS),)
         return Start(argv=(inside,), program=name or "main.rb", mounts=mounts)
+
+    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+        """See `Runtime.session`: there are none yet."""
+        return None
 
 
 RUNTIME = Ruby()

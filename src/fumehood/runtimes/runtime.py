@@ -25,6 +25,17 @@ if TYPE_CHECKING:
             """
             ...
 
+        def session(self, notice: Notice) -> SessionStart | None:
+            """Say how to run a program that executes a session's cells; None where the language has no sessions."""
+            ...
+
+
+class SessionStart(Record):
+    """How to start a session: its program's start and source text. Its last argument is the number of its channel's descriptor."""
+
+    start: Start
+    source: bytes
+
 
 class Warmth(Record):
     """What a warm interpreter of a runtime has done before its programs come.

@@ -11,7 +11,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Notice, SessionStart
 
 _STRIPS_TYPES = (22, 6)
 _HELP = "install Node.js 22.6 or newer, or Deno (`pip install 'fumehood[deno]'`)"
@@ -56,6 +56,10 @@ class TypeScript:
             mounts=mounts,
             environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's
         )
+
+    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+        """See `Runtime.session`: there are none yet."""
+        return None
 
 
 RUNTIME = TypeScript()

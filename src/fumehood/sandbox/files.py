@@ -8,9 +8,12 @@ What is not taken is listed with the reason. Bytes are counted while reading; si
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 
+from ..errors import InvalidFilePath
+from ..protocol.paths import why_not_inside
 from ..protocol.record import Record
 from . import kernel
 
@@ -57,6 +60,84 @@ def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: i
             files[name] = data
             room -= len(data)
     return Collected(files=files, skipped=skipped)
+
+
+def sizes(work: int) -> dict[str, int]:
+    """Return the size of every regular file with one name below the open folder, by relative path."""
+    found: dict[str, int] = {}
+    for path, problem in itertools.islice(_walk(work, b"", 0), _ENTRIES):
+        if not problem:
+            try:
+                descriptor = kernel.open_beneath(work, path, _OPEN)
+            except OSError:
+                continue  # gone, or not for us
+            try:
+                facts = os.fstat(descriptor)
+                if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                    found[os.fsdecode(path)] = facts.st_size
+            finally:
+                os.close(descriptor)
+    return found
+
+
+def get(work: int, path: str, most_bytes: int) -> bytes:
+    """Return a file's content by the rules of `collect`. Raises `InvalidFilePath` with the reason where it cannot be taken."""
+    if (why := why_not_inside(path)) is not None:
+        raise InvalidFilePath(f"file path {path!r}: {why}; give a relative path inside the working directory")
+    data = _read(work, os.fsencode(path), most_bytes)
+    if isinstance(data, str):
+        raise InvalidFilePath(f"file {path!r} cannot be taken: {data}")
+    return data
+
+
+def put(work: int, path: str, data: bytes) -> None:
+    """Lay a file below the open folder, as its owner's, in the place of one that is there. Raises `InvalidFilePath`."""
+    if (why := why_not_inside(path)) is not None:
+        raise InvalidFilePath(f"file path {path!r}: {why}; give a relative path inside the working directory")
+    *folders, name = os.fsencode(path).split(b"/")
+    owner, is_root = os.fstat(work), os.geteuid() == 0
+    parent = os.dup(work)
+    if is_root:
+        # As the folder's owner: that file system knows no other, and the host's rights are not for a guest's tree.
+        kernel.set_file_user(owner.st_uid, owner.st_gid)
+    try:
+        for folder in folders:
+            parent = _entered(parent, folder)
+        _replace(parent, name, data)
+    except OSError as error:
+        raise InvalidFilePath(f"file {path!r} cannot be laid: {_reason(error)}") from error
+    finally:
+        if is_root:
+            kernel.set_file_user(0, 0)
+        os.close(parent)
+
+
+def _entered(parent: int, folder: bytes) -> int:
+    """Return a folder below `parent`, made where it is not there, and close `parent`."""
+    try:
+        os.mkdir(folder, 0o755, dir_fd=parent)
+    except FileExistsError:
+        pass  # or something else of that name, which the next line refuses
+    inner = kernel.open_beneath(parent, folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.close(parent)
+    return inner
+
+
+def _replace(parent: int, name: bytes, data: bytes) -> None:
+    # Under another name first: whoever reads meanwhile sees the old file or the new one.
+    beside = b".fumehood-" + os.urandom(8).hex().encode()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(beside, flags, 0o644, dir_fd=parent)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        os.unlink(beside, dir_fd=parent)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _walk(work: int, folder: bytes, depth: int) -> Iterator[tuple[bytes, str]]:

@@ -26,16 +26,19 @@ READY, FAILED, ENDED = b"R", b"F", b"E"
 REPORT = struct.Struct("=iqqqq")
 #: A time of that kind.
 MICROSECONDS = struct.Struct("=q")
+#: The descriptor at which a session's program finds its channel: beyond those that a process has by itself.
+CHANNEL = 63
 #: To a new process 1: its user ids are mapped, its cgroup is entered.
 MAPPED = b"m"
 
 
 class Wiring:
-    """The descriptors that a new sandbox is born with: its standard streams, the way to the host, the go-ahead."""
+    """The descriptors that a new sandbox is born with: its standard streams, the way to the host, the go-ahead.
 
-    def __init__(
-        self, stdio: tuple[int, int, int], control: socket, mapped: int, parent: int, *, sampled: bool
-    ) -> None:
+    A fourth of `stdio` is a session's channel, which its program finds at `CHANNEL`.
+    """
+
+    def __init__(self, stdio: tuple[int, ...], control: socket, mapped: int, parent: int, *, sampled: bool) -> None:
         self.stdio = stdio
         self.control = control
         self.mapped = mapped
@@ -84,9 +87,13 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
 
 def settle_descriptors(wiring: Wiring) -> None:
     """Make the guest's streams this process's, close all else but the wiring, and leave the caller's terminal."""
-    for number, descriptor in enumerate(wiring.stdio):
+    kept = {wiring.control.fileno(), wiring.mapped, wiring.parent}
+    for number, descriptor in zip((0, 1, 2, CHANNEL), wiring.stdio, strict=False):
+        if number in kept:
+            raise OSError(f"descriptor {number} is taken")
         os.dup2(descriptor, number)
-    keep = sorted({wiring.control.fileno(), wiring.mapped, wiring.parent})
+        kept.add(number)
+    keep = sorted(kept - {0, 1, 2})
     for low, high in zip([2, *keep], [*keep, 1 << 20], strict=True):
         os.closerange(low + 1, high)
     # A terminal that the caller may have is not ours to control, nor the guest's.

@@ -46,9 +46,9 @@ _SHARED = {"pidfd_send_signal": 424, "clone3": 435, "close_range": 436, "openat2
            "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446}  # fmt: skip
 _NUMBERS = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setgroups": 116, "setresuid": 117,
-               "setresgid": 119, **_SHARED},
+               "setresgid": 119, "setfsuid": 122, "setfsgid": 123, **_SHARED},
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setgroups": 159, "setresuid": 147,
-                "setresgid": 149, **_SHARED},
+                "setresgid": 149, "setfsuid": 151, "setfsgid": 152, **_SHARED},
 }  # fmt: skip
 
 MACHINE = os.uname().machine
@@ -153,6 +153,12 @@ def become(user: int) -> None:
     syscall("setgroups", 0, None)
     syscall("setresgid", user, user, user)
     syscall("setresuid", user, user, user)
+
+
+def set_file_user(user: int, group: int) -> None:
+    """Take user and group for what this thread does to files, and no more rights there than theirs."""
+    syscall("setfsgid", group)
+    syscall("setfsuid", user)
 
 
 def drop_capabilities() -> None:

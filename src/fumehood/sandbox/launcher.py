@@ -42,7 +42,7 @@ class Launcher:
         self._owner = os.getpid()
 
     def spawn(
-        self, spec: Spec, stdio: tuple[int, int, int], control: _socket.socket, cgroups: tuple[str, ...],
+        self, spec: Spec, stdio: tuple[int, ...], control: _socket.socket, cgroups: tuple[str, ...],
         user: int | None,
     ) -> tuple[int, int]:  # fmt: skip
         """Do what `namespaces.spawn` does, from the launcher's process. A dead launcher is replaced once."""
@@ -126,7 +126,7 @@ def serve(descriptor: int) -> None:
     engine = socket.socket(fileno=descriptor)
     maker = os.getppid()
     while True:
-        message, descriptors, _flags, _address = socket.recv_fds(engine, 64, 5)
+        message, descriptors, _flags, _address = socket.recv_fds(engine, 64, 6)
         if not message:
             _leave(maker)
         try:
@@ -171,6 +171,6 @@ def _spawn(descriptors: list[int]) -> tuple[int, int]:
 
             return 0, zygote.spawn(spec, channel, *rest)
         cgroups, user = rest
-        return namespaces.spawn(spec, (others[0], others[1], others[2]), channel, tuple(cgroups), user)
+        return namespaces.spawn(spec, tuple(others[:-1]), channel, tuple(cgroups), user)
     finally:
         channel.close()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..protocol.limits import Limits
     from .spec import Spec
 
-    Spawn = Callable[[Spec, tuple[int, int, int], _socket.socket, tuple[str, ...], int | None], tuple[int, int]]
+    Spawn = Callable[[Spec, tuple[int, ...], _socket.socket, tuple[str, ...], int | None], tuple[int, int]]
 
 SETUP_SECONDS = 15.0
 #: From a warm sandbox's program: it waits for its order. `zygote` sends it.
@@ -37,7 +37,7 @@ MESSAGE = 1 << 16
 class Live:
     """One sandbox, from before its birth to after its death."""
 
-    def __init__(self, limits: Limits, *, cgroup: bool) -> None:
+    def __init__(self, limits: Limits, *, cgroup: bool, channel: bool = False) -> None:
         self.cgroup = Cgroup.open(limits) if cgroup else None
         theirs_in, self.stdin = os.pipe()
         self.stdout, theirs_out = os.pipe()
@@ -45,7 +45,12 @@ class Live:
         for mine in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(mine, False)
         #: The guest's ends, until it is born.
-        self.stdio = (theirs_in, theirs_out, theirs_err)
+        self.stdio: tuple[int, ...] = (theirs_in, theirs_out, theirs_err)
+        #: The host's end of a session's channel.
+        self.channel: _socket.socket | None = None
+        if channel:
+            self.channel, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            self.stdio = (*self.stdio, other.detach())
         self.control, self.far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         #: Process 1, by pidfd.
         self.process = -1
@@ -77,7 +82,7 @@ class Live:
         """Close the guest's ends: it has them."""
         for descriptor in self.stdio:
             os.close(descriptor)
-        self.stdio = ()  # type: ignore[assignment]  # nothing is left to hand over
+        self.stdio = ()
         self.far.close()
         self.control.setblocking(False)
 
@@ -165,6 +170,8 @@ class Live:
         self.stdin = self.stdout = self.stderr = self.work = -1
         self.control.close()
         self.far.close()
+        if self.channel is not None:
+            self.channel.close()
         if self.cgroup is not None:
             self.is_dead(SETUP_SECONDS)
             self.cgroup.close()

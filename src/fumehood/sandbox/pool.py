@@ -85,6 +85,24 @@ class Pool:
             return None
         return Taken(self, shelf, zygote, live)
 
+    def fork(self, kit: Kit, limits: Limits) -> Taken | None:
+        """Return a sandbox with a channel, forked on demand; None where the zygote is not up (it will be)."""
+        with self._changed:
+            stock = self._stock(kit)
+            stock.used_at = time.monotonic()
+            zygote = stock.zygote
+            self._changed.notify()
+        if zygote is None:
+            return None
+        try:
+            live = zygote.fork(limits, channel=True)
+            if not live.wait_ready():
+                zygote.release(live)
+                return None
+        except SandboxFailed:
+            return None
+        return Taken(self, None, zygote, live)
+
     def prepare(self, kit: Kit, limits: Limits, seconds: float = 60.0) -> None:
         """Wait until a sandbox of that kind is ready. Raises `SandboxFailed` where it cannot be had."""
         deadline = time.monotonic() + seconds
@@ -118,9 +136,10 @@ class Pool:
             self._keeper.start()
         return self._stocks[kit]
 
-    def _finish(self, shelf: _Shelf, ended: tuple[Zygote, Live] | None = None) -> None:
+    def _finish(self, shelf: _Shelf | None, ended: tuple[Zygote, Live] | None = None) -> None:
         with self._changed:
-            shelf.busy -= 1
+            if shelf is not None:
+                shelf.busy -= 1
             if ended is not None:
                 self._ended.append(ended)
             self._refill_now = True
@@ -232,7 +251,7 @@ def _checked_zygote(kit: Kit, launcher: Launcher, *, cgroups: bool) -> Zygote:
 class Taken:
     """A sandbox in a caller's hands; `done` gives it back to be taken away."""
 
-    def __init__(self, pool: Pool, shelf: _Shelf, zygote: Zygote, live: Live) -> None:
+    def __init__(self, pool: Pool, shelf: _Shelf | None, zygote: Zygote, live: Live) -> None:
         self._pool, self._shelf, self._zygote = pool, shelf, zygote
         self.live = live
 

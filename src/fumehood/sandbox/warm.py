@@ -67,9 +67,12 @@ class Zygote:
         # The zygote runs no guest code.
         return frozenset(name.partition(".")[0] for name in marshal.loads(message[1:]))  # noqa: S302
 
-    def fork(self, limits: Limits) -> Live:
-        """Fork a sandbox; `wait_ready` says when it can take an order. Raises `ZygoteDied` where this zygote is dead."""
-        live = Live(limits, cgroup=self._cgroups)
+    def fork(self, limits: Limits, *, channel: bool = False) -> Live:
+        """Fork a sandbox, with a session's channel if asked; `wait_ready` says when it can take an order.
+
+        Raises `ZygoteDied` where this zygote is dead.
+        """
+        live = Live(limits, cgroup=self._cgroups, channel=channel)
         try:
             with self._lock:
                 if self._process < 0:

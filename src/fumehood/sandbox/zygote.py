@@ -162,7 +162,7 @@ class _Programs:
     def __call__(self, results: deque[int]) -> Iterator[tuple[object, ...]]:
         control = None
         while control is None:
-            request, descriptors = receive(self._channel, 4)
+            request, descriptors = receive(self._channel, 5)
             if not request:
                 os._exit(0)
             # The engine is the one who writes here, and into a sandbox before its program runs.
@@ -202,13 +202,13 @@ class _Programs:
     def _born(self, user: int | None, limits: dict[str, Any], sampled: bool, descriptors: list[int]) -> socket:
         import _socket  # noqa: PLC0415 - loaded by now
 
-        control = _socket.socket(fileno=descriptors[3])
+        *stdio, control_number = descriptors
+        control = _socket.socket(fileno=control_number)
         self._channel.detach()
         try:
             if control.recv(1) != init.MAPPED:
                 os._exit(1)  # whoever asked is gone
-            stdio = (descriptors[0], descriptors[1], descriptors[2])
-            wiring = init.Wiring(stdio, control, self._parent, self._parent, sampled=sampled)
+            wiring = init.Wiring(tuple(stdio), control, self._parent, self._parent, sampled=sampled)
             spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits))
             init.settle_descriptors(wiring)
             init.become_user(user)

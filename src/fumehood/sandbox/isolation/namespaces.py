@@ -34,7 +34,7 @@ USERS_OF_ONE = 256
 
 
 def spawn(
-    spec: Spec, stdio: tuple[int, int, int], control: socket, cgroups: tuple[str, ...], user: int | None
+    spec: Spec, stdio: tuple[int, ...], control: socket, cgroups: tuple[str, ...], user: int | None
 ) -> tuple[int, int]:
     """Start a sandbox; return its process 1 as (pid, pidfd). It speaks over `control` from then on.
 
