@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: Command to its summary; the module of the same name holds the rest and is loaded when the command is used.
 COMMANDS = {
     "run": "Run a program in a fresh sandbox.",
+    "shell": "Type into a session: cells in a sandbox that keeps their state.",
     "ask": "Ask a chat model that may run code here.",
     "doctor": "Show which walls this machine puts up, and how to mend those it does not.",
     "runtime": "Build, list and remove the environments that programs run in.",

@@ -72,6 +72,18 @@ def seconds(text: str) -> float:
         raise ValueError("write a number of seconds") from None
 
 
+def size(text: str) -> int:
+    """Convert an option's value into bytes. Raises ValueError saying what to write."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    digits = text.upper().removesuffix("IB").removesuffix("B")
+    unit = units.get(digits[-1:], 0)
+    if unit:
+        digits = digits[:-1]
+    if not digits.isdigit():
+        raise ValueError("write a number of bytes, or one with K, M or G, like 256M")
+    return int(digits) * (unit or 1)
+
+
 HELP = Option(name="help", short="h", help="Show this and exit.")
 
 

@@ -8,11 +8,11 @@ import sys
 from ..engine import Engine
 from ..errors import InvalidRequest
 from ..protocol.execution import ExecutionRequest
-from ..protocol.limits import Limits, MiB
+from ..protocol.limits import Limits
 from ..runtimes import language_of, languages
 from ..sandbox.cgroup import Cgroup
 from ..sandbox.isolation import namespaces
-from .arguments import Arguments, Command, Option, UsageError, seconds
+from .arguments import Arguments, Command, Option, UsageError, seconds, size
 from .progress import Building
 from .terminal import is_terminal, note, printable
 
@@ -145,17 +145,6 @@ def _file(text: str) -> tuple[str, bytes]:
         raise ValueError(f"cannot be read: {error.strerror}") from error
 
 
-def _size(text: str) -> int:
-    units = {"K": 1 << 10, "M": MiB, "G": 1 << 30}
-    digits = text.upper().removesuffix("IB").removesuffix("B")
-    unit = units.get(digits[-1:], 0)
-    if unit:
-        digits = digits[:-1]
-    if not digits.isdigit():
-        raise ValueError("write a number of bytes, or one with K, M or G, like 256M")
-    return int(digits) * (unit or 1)
-
-
 def _whole(text: str) -> int:
     if not text.isdigit():
         raise ValueError("write a whole number")
@@ -178,8 +167,8 @@ COMMAND = Command(
         Option(name="language", short="l", metavar="NAME", help=f"One of {', '.join(languages())}."),
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Wall time (30)."),
         Option(name="cpu", metavar="SECONDS", convert=seconds, help="CPU time of all its processes (60)."),
-        Option(name="memory", short="m", metavar="SIZE", convert=_size, help="Memory, files included (512M)."),
-        Option(name="disk", metavar="SIZE", convert=_size, help="What its folders hold together (128M)."),
+        Option(name="memory", short="m", metavar="SIZE", convert=size, help="Memory, files included (512M)."),
+        Option(name="disk", metavar="SIZE", convert=size, help="What its folders hold together (128M)."),
         Option(name="pids", metavar="N", convert=_whole, help="Processes and threads (128)."),
         Option(
             name="env",
