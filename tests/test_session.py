@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import shutil
 import signal
 import threading
 import time
@@ -296,14 +297,14 @@ def test_idle_and_old_sessions_are_ended(engine: Engine) -> None:
 
 FORGERIES = {
     "no_header": "os.write(63, b'x' * 10)",
-    "not_json": "os.write(63, b'1 0\\n{')",
-    "not_an_object": "os.write(63, b'1 0\\n[]')",
-    "deep": "os.write(63, b'1 0\\n' + b'[' * 50_000)",
-    "unknown_kind": 'os.write(63, b\'1 0\\n{"type": "x"}\')',
-    "wrong_types": 'os.write(63, b\'1 0\\n{"type": "display", "data": 5}\')',
-    "endless": "while True: os.write(63, b'1 1\\n' + b'x' * 50_000)",
-    "many_senders": "for n in range(1000): os.write(63, b'%d 1\\nx' % n)",
-    "huge_number": "os.write(63, b'9' * 50_000 + b' 1\\nx')",
+    "not_json": "os.write(63, b'1 0 {')",
+    "not_an_object": "os.write(63, b'1 0 []')",
+    "deep": "os.write(63, b'1 0 ' + b'[' * 50_000)",
+    "unknown_kind": 'os.write(63, b\'1 0 {"type": "x"}\')',
+    "wrong_types": 'os.write(63, b\'1 0 {"type": "display", "data": 5}\')',
+    "endless": "while True: os.write(63, b'1 1 ' + b'x' * 50_000)",
+    "many_senders": "for n in range(1000): os.write(63, b'%d 1 x' % n)",
+    "huge_number": "os.write(63, b'9' * 50_000 + b' 1 x')",
 }
 
 
@@ -318,7 +319,7 @@ def test_a_forged_message_ends_the_session_and_nothing_else(engine: Engine, forg
 
 def test_a_forged_end_ends_that_cell_alone(engine: Engine) -> None:
     with engine.session(limits=LIMITS) as session:
-        session.run('import os; os.write(63, b\'1 0\\n{"type": "done", "ok": true}\'); x = 5')
+        session.run('import os; os.write(63, b\'1 0 {"type": "done", "ok": true}\'); x = 5')
         time.sleep(0.2)
         results = [session.run("x") for _ in range(3)]
         assert any(result.result == {"text/plain": "5"} for result in results)
@@ -435,3 +436,89 @@ def test_the_program_can_be_killed_from_outside(engine: Engine) -> None:
 def test_events_are_what_they_say() -> None:
     assert isinstance(CellError(name="a", value="b", traceback="c"), Event)
     assert isinstance(Display(data={}, metadata={}), Event)
+
+
+@pytest.fixture(scope="module")
+def bash(engine: Engine) -> Iterator[Session]:
+    with engine.session("bash", limits=LIMITS) as session:
+        yield session
+
+
+BASH_CELLS = {
+    "variables": ("x=5; declare -A m; m[a]=1", "echo $x ${m[a]}", "5 1\n"),
+    "functions": ("f() { echo f$1; }", "f 2", "f2\n"),
+    "folder": ("cd /tmp", "pwd; cd /work", "/tmp\n"),
+    "quotes": ("", 'echo "q\\"uote" \'a\\\\b\' "\\$x" \'ü😀\'', 'q"uote a\\\\b $x ü😀\n'),
+    "lines": ("", "cat <<X\none\n\ntwo\nX\nif true; then\n  echo three\nfi", "one\n\ntwo\nthree\n"),
+    "options": ("set -f", "echo *; set +f", "*\n"),
+    "long": ("", f"echo {'x' * 150_000} | wc -c", "150001\n"),
+}
+
+
+@pytest.mark.parametrize(("first", "then", "said"), BASH_CELLS.values(), ids=BASH_CELLS.keys())
+def test_bash_cells_share_state(bash: Session, first: str, then: str, said: str) -> None:
+    bash.run(first)
+    result = bash.run(then)
+    assert result.ok
+    assert result.stdout == said
+
+
+def test_bash_cells_end_well_or_say_how(bash: Session) -> None:
+    failed = bash.run("echo e >&2; false")
+    assert not failed.ok
+    assert failed.stderr == "e\n"
+    assert failed.error is not None
+    assert failed.error.value == "1"
+    assert not bash.run("((").ok
+    assert bash.run("kept=1; while true; do sleep 20; done", timeout=0.5).ended == "timeout"
+    assert bash.run("echo $kept").stdout == "1\n"
+    assert bash.run("break").ended == "finished"
+    assert bash.run("ls").stdout == ""
+    bash.put_file("a", "text")
+    assert bash.run("cat a; rm a").stdout == "text"
+
+
+def test_leaving_bash_ends_its_session(engine: Engine) -> None:
+    with engine.session("bash", limits=LIMITS) as session:
+        assert session.run("exit 4").ended == "died"
+        assert session.death is not None
+        assert (session.death.reason, session.death.detail) == ("exited", "its program ended with exit code 4")
+
+
+@pytest.fixture(scope="module")
+def javascript(engine: Engine) -> Iterator[Session]:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    with engine.session("javascript", limits=LIMITS.replace(memory_bytes=512 * MiB)) as session:
+        yield session
+
+
+JAVASCRIPT_CELLS = {
+    "constants": ("const c = 5; let l = 6", "c + l", "11"),
+    "functions": ("function f() { return 7 }", "f()", "7"),
+    "classes": ("class A { m() { return 8 } }", "new A().m()", "8"),
+    "await": ("const w = await Promise.resolve(9)", "w", "9"),
+    "await_value": ("", "await new Promise(r => setTimeout(() => r('late'), 20))", "'late'"),
+    "objects": ("", "[1, { a: 2 }]", "[ 1, { a: 2 } ]"),
+    "require": ("const fs = require('fs')", "fs.readdirSync('.')", "[]"),
+}
+
+
+@pytest.mark.parametrize(("first", "then", "shown"), JAVASCRIPT_CELLS.values(), ids=JAVASCRIPT_CELLS.keys())
+def test_javascript_cells_share_state(javascript: Session, first: str, then: str, shown: str) -> None:
+    javascript.run(first)
+    assert javascript.run(then).result == {"text/plain": shown}
+
+
+def test_javascript_cells_end_well_or_say_how(javascript: Session) -> None:
+    said = javascript.run("console.log('a'); console.error('b'); console.log('c')")
+    assert [each.text for each in said.events if isinstance(each, Output)] == ["a\n", "b\n", "c\n"]
+    for code, name in {"nope()": "ReferenceError", "(": "SyntaxError", "throw new TypeError('t')": "TypeError"}.items():
+        error = javascript.run(code).error
+        assert error is not None
+        assert error.name == name
+        assert "session.js" not in error.traceback
+    javascript.run("const kept = 1")
+    assert javascript.run("while (true) {}", timeout=0.5).ended == "timeout"
+    assert javascript.run("await new Promise(() => {})", timeout=0.5).ended == "timeout"
+    assert javascript.run("kept").result == {"text/plain": "1"}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .protocol.execution import EndReason
     from .protocol.executor import OutputListener
-    from .runtimes.runtime import Notice, Start, Warmth
+    from .runtimes.runtime import Notice, SessionStart, Start, Warmth
     from .sandbox.launcher import Launcher
     from .sandbox.live import Spawn
     from .sandbox.pool import Pool, Taken
@@ -139,21 +139,21 @@ class Engine:
         laid = _files(request, begins.start)
 
         def open_sandbox() -> Opened:
-            return self._open_session(request, begins.start, laid)
+            return self._open_session(request, begins, laid)
 
         return Session(
             open_sandbox, request.language.lower(), limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds
         )
 
-    def _open_session(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Opened:
+    def _open_session(self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes]) -> Opened:
         from .session import Opened  # noqa: PLC0415 - as above
 
-        taken = None
+        start, taken = begins.start, None
         if self._pool is not None and start.warm is not None and not _is_settled(request.env, start.warm.settled):
             taken = self._pool.fork(self._kit(start, start.warm), request.limits)
         if taken is not None:
             taken.live.order(f"/work/{start.program}", files, dict(request.env), (str(CHANNEL),))
-            return Opened(taken.live, taken.done)
+            return Opened(taken.live, taken.done, plain_cells=begins.plain_cells)
         lease = UserLease()
         lease.__enter__()
         live = Live(request.limits, cgroup="cgroup" not in self.without, channel=True)
@@ -167,7 +167,7 @@ class Engine:
         except BaseException:
             release()
             raise
-        return Opened(live, release)
+        return Opened(live, release, plain_cells=begins.plain_cells)
 
     def prepare(self, language: str = "python", limits: Limits | None = None) -> None:
         """Return when a warm sandbox of the language waits for a program.

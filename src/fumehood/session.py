@@ -8,6 +8,7 @@ is what its code did: all of it is the guest's own word.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import secrets
@@ -40,13 +41,14 @@ _GRACE_SECONDS = 2.0
 # Memory is looked at that often where no cgroup bounds it: while a cell runs, and between cells.
 _SAMPLE_SECONDS, _SAMPLE_IDLE_SECONDS = 0.02, 0.25
 _PIECE = 1 << 16
+_PIECES_AT_THE_END = 32
 
 
 class Opened:
     """A sandbox that runs a session's program, and how to give it back."""
 
-    def __init__(self, live: Live, release: Callable[[], None]) -> None:
-        self.live, self.release = live, release
+    def __init__(self, live: Live, release: Callable[[], None], *, plain_cells: bool) -> None:
+        self.live, self.release, self.plain_cells = live, release, plain_cells
 
 
 class Session:
@@ -172,6 +174,7 @@ class _Incarnation:
 
     def __init__(self, opened: Opened, limits: Limits, idle_seconds: float, lifetime_seconds: float) -> None:
         self._live, self._release, self._limits = opened.live, opened.release, limits
+        self._plain_cells = opened.plain_cells
         self._idle_seconds = idle_seconds
         self._used_at = time.monotonic()
         self._dies_at = self._used_at + lifetime_seconds
@@ -203,11 +206,13 @@ class _Incarnation:
         return "dead" if self.death is not None else "idle" if self._cell is None else "busy"
 
     def run(self, code: str, seconds: float, on_event: Listener | None) -> CellResult:
+        text = code if self._plain_cells else json.dumps({"run": code})
+        cell_text = text.encode("utf-8", "surrogatepass")
         with self._lock:
             self._check_alive()
             cell = self._cell = _Cell(seconds, self._early)
             self._early, self._early_bytes = [], 0
-            self._channel.send({"run": code})
+            self._channel.send(cell_text)
             if self._channel.is_waiting:
                 os.eventfd_write(self._wake, 1)
         try:
@@ -374,6 +379,8 @@ class _Incarnation:
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
+        if kind in ("done", "ready", "error"):
+            self._drain_streams()
         if kind in ("done", "ready"):
             with self._lock:
                 cell, self._cell = self._cell, None
@@ -387,14 +394,22 @@ class _Incarnation:
             raise BrokenProtocol("a message of an unknown kind")
         self._show(event, len(repr(message)))
 
-    def _read_stream(self, descriptor: int, name: str, poll: select.poll) -> bool:
+    def _drain_streams(self) -> None:
+        # What a cell printed is there by now; a program that floods them must not keep us here.
+        for descriptor, name in ((self._live.stdout, "stdout"), (self._live.stderr, "stderr")):
+            for _piece in range(_PIECES_AT_THE_END):
+                if not self._read_stream(descriptor, name, None):
+                    break
+
+    def _read_stream(self, descriptor: int, name: str, poll: select.poll | None) -> bool:
         try:
             piece = os.read(descriptor, _PIECE)
         except BlockingIOError:
             return False
         if not piece:
-            with contextlib.suppress(KeyError):
-                poll.unregister(descriptor)
+            if poll is not None:
+                with contextlib.suppress(KeyError):
+                    poll.unregister(descriptor)
             return False
         self._show(Output(stream=name, text=piece.decode("utf-8", "replace")), len(piece))
         return True
@@ -469,7 +484,7 @@ class _Closed:
     def flush(self) -> None:
         pass
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, data: bytes) -> None:
         pass
 
     def receive(self) -> dict[str, Any] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from . import interpreter
-from .runtime import Start
+from .runtime import SessionStart, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice, SessionStart
+    from .runtime import Notice
 
 
 class Bash:
@@ -19,9 +19,9 @@ class Bash:
         inside, mounts = interpreter.shown(path)
         return Start(argv=(inside, "--noprofile", "--norc"), program=name or "main.sh", mounts=mounts)
 
-    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
-        """See `Runtime.session`: there are none yet."""
-        return None
+    def session(self, notice: Notice) -> SessionStart | None:
+        """See `Runtime.session`."""
+        return SessionStart.of(self.start("", "session.sh", notice), "session.sh", plain_cells=True)
 
 
 RUNTIME = Bash()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from . import interpreter, node
-from .runtime import Start
+from .runtime import SessionStart, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice, SessionStart
+    from .runtime import Notice
 
 # From here on Node tells modules from scripts by itself, by trying.
 _DETECTS = (20, 10)
@@ -33,9 +33,9 @@ class JavaScript:
             mounts=mounts + node.debian_modules(),
         )
 
-    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
-        """See `Runtime.session`: there are none yet."""
-        return None
+    def session(self, notice: Notice) -> SessionStart | None:
+        """See `Runtime.session`."""
+        return SessionStart.of(self.start("", "session.js", notice), "session.js")
 
 
 RUNTIME = JavaScript()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ..sandbox import own_interpreter
 from ..sandbox.spec import Mount
 from . import packages
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from .runtime import Notice
 
 _INSIDE = "/opt/fumehood/python"
-_SESSION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest", "session.py")
 #: What a session's program imports besides.
 _FOR_SESSIONS = ("ast", "asyncio", "inspect", "linecache", "signal", "socket", "subprocess", "termios", "fcntl")
 
@@ -59,13 +56,11 @@ class Python:
     def session(self, notice: Notice) -> SessionStart | None:
         """See `Runtime.session`."""
         start = self.start("", "session.py", notice)
-        with open(_SESSION, "rb") as file:
-            source = file.read()
         warm = Warmth(
             preload=(*self._warm.preload, *_FOR_SESSIONS, *self._session_preload), sample=self._warm.sample,
             settled=self._warm.settled,
         )  # fmt: skip
-        return SessionStart(start=start.replace(warm=warm, revision=f"{start.revision} for sessions"), source=source)
+        return SessionStart.of(start.replace(warm=warm, revision=f"{start.revision} for sessions"), "session.py")
 
     def _start_in(self, environment: str, name: str | None) -> Start:
         return Start(

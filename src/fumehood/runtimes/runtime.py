@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..protocol.record import Record
 from ..sandbox.spec import Mount
 
@@ -31,10 +33,21 @@ if TYPE_CHECKING:
 
 
 class SessionStart(Record):
-    """How to start a session: its program's start and source text. Its last argument is the number of its channel's descriptor."""
+    """How to start a session: its program's start and source text. Its last argument is the number of its channel's descriptor.
+
+    `plain_cells`: cells are sent to it as they are, not as JSON.
+    """
 
     start: Start
     source: bytes
+    plain_cells: bool = False
+
+    @classmethod
+    def of(cls, start: Start, program: str, *, plain_cells: bool = False) -> SessionStart:
+        """Return the start of a session by one of the programs in `guest`."""
+        here = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(here, "guest", program), "rb") as file:
+            return cls(start=start, source=file.read(), plain_cells=plain_cells)
 
 
 class Warmth(Record):

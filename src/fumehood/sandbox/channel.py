@@ -23,7 +23,7 @@ class BrokenProtocol(Exception):
 
 
 class Channel:
-    """Sends and receives JSON objects in pieces, each behind a line `PID MORE`: a fork of the program may send too."""
+    """Sends and receives JSON objects in pieces, each behind `PID MORE `: a fork of the program may send too."""
 
     def __init__(self, sock: socket, most_bytes: int) -> None:
         self._socket, self._most_bytes = sock, most_bytes
@@ -34,11 +34,10 @@ class Channel:
         """Return the descriptor to poll."""
         return self._socket.fileno()
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, data: bytes) -> None:
         """Send one message, or as much of it as there is room for; `flush` sends the rest."""
-        data = json.dumps(message).encode("utf-8", "surrogatepass")
-        pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
-        self._waiting += [b"0 %d\n" % (number < len(pieces) - 1) + piece for number, piece in enumerate(pieces)]
+        pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)] or [b""]
+        self._waiting += [b"0 %d " % (number < len(pieces) - 1) + piece for number, piece in enumerate(pieces)]
         self.flush()
 
     def flush(self) -> None:
@@ -79,9 +78,9 @@ class Channel:
 
 
 def _taken_apart(piece: bytes) -> tuple[bytes, bool, bytes]:
-    header, line, data = piece.partition(b"\n")
-    sender, _space, more = header.partition(b" ")
-    if not line or not sender.isdigit() or len(sender) > 10 or more not in (b"0", b"1"):
+    sender, _space, rest = piece.partition(b" ")
+    more, space, data = rest.partition(b" ")
+    if not space or not sender.isdigit() or len(sender) > 10 or more not in (b"0", b"1"):
         raise BrokenProtocol("a message has no header")
     return sender, more == b"1", data
 

@@ -1,6 +1,6 @@
 """Executes a session's Python cells, inside the sandbox: with IPython's shell where the runtime has it, else with a small one.
 
-Messages go over one socket, at the descriptor that the first argument names; each starts with a line `PID MORE`, so that
+Messages go over one socket, at the descriptor that the first argument names; each starts with `PID MORE `, so that
 pieces of two processes cannot mix. From the host: {"run": code}. To it: {"type": "ready" | "stream" | "display" | "result" |
 "error" | "done", ...}. Output of Python comes this way too, in one order with all else; what other programs write comes by the
 ordinary streams, and nothing is sent before the host has taken that.
@@ -50,7 +50,7 @@ class Channel:
         with self._lock:
             self._let_streams_be_read()
             for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces):
-                self._socket.send(b"%d %d\n" % (os.getpid(), left > 0) + piece)
+                self._socket.send(b"%d %d " % (os.getpid(), left > 0) + piece)
 
     def _let_streams_be_read(self):
         # What other programs wrote before is to be seen before: wait until the host has taken it.
@@ -66,11 +66,12 @@ class Channel:
         """Return the next message, None at the end."""
         whole = b""
         while True:
-            header, _line, piece = self._socket.recv(1 << 17).partition(b"\n")
-            if not header:
+            message = self._socket.recv(1 << 17)
+            if not message:
                 return None
+            _sender, more, piece = message.split(b" ", 2)
             whole += piece
-            if header.endswith(b"0"):
+            if more == b"0":
                 return json.loads(whole)
 
 
