@@ -7,6 +7,8 @@ answers when its program is dead cannot take less.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -55,6 +57,7 @@ def main() -> None:
             _settle(engine)
         commands, notes = peers.working(PRINT)
         rows = _latencies(warm, empty, cold, floor, commands, arguments.rounds)
+        rows += _cells(warm, arguments.rounds)
         rows += _throughput(warm)
         rows += _idle()
     report.save("executions", rows, arguments, notes)
@@ -124,6 +127,26 @@ def _latencies(
 def _bare(what: str) -> str:
     topic = what.partition(",")[0]
     return f"{topic}, bare" if topic in ("numpy", "pandas groupby", "fib(27)") else "print(1), bare"
+
+
+def _cells(engine: Engine, rounds: int) -> list[dict[str, Any]]:
+    """Run `1+1` in live sessions, ours and Jupyter's kernel."""
+    with contextlib.ExitStack() as stack:
+        actions: dict[str, Callable[[], object]] = {}
+        for language in ("python", "python-data"):
+            session = stack.enter_context(engine.session(language))
+            actions[f"cell 1+1, {language}"] = functools.partial(session.run, "1+1")
+        if kernel := peers.jupyter_kernel():
+            actions["cell 1+1, ipykernel"] = stack.enter_context(kernel).cell
+        times: dict[str, list[float]] = {what: [] for what in actions}
+        for _ in range(max(rounds, 30)):
+            for what, action in actions.items():
+                start = time.perf_counter()
+                took = action()
+                times[what].append(took if isinstance(took, float) else time.perf_counter() - start)
+    base = times.get("cell 1+1, ipykernel", times["cell 1+1, python"])
+    goal = "p50 <= 0.5 ms and <= 0.2 of ipykernel's"
+    return [report.row(what, each, base, goal if what == "cell 1+1, python" else "") for what, each in times.items()]
 
 
 class Floor:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Self
 
 PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
@@ -43,6 +44,58 @@ def working(code: str) -> tuple[dict[str, list[str]], list[str]]:
             said = (trial.stderr.strip().splitlines() or ["nothing"])[-1]
             notes.append(f"{name} is installed and does not run here: {said}")
     return found, notes
+
+
+_KERNEL = """
+import sys, time
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(kernel_name="python3")
+print("up", flush=True)
+for line in sys.stdin:
+    start = time.perf_counter()
+    client.execute_interactive("1+1", output_hook=lambda message: None)
+    print(time.perf_counter() - start, flush=True)
+client.stop_channels()
+manager.shutdown_kernel(now=True)
+"""
+
+
+def jupyter_kernel() -> Kernel | None:
+    """Return Jupyter's own kernel behind its own client, in an environment made for it; None where that cannot be had."""
+    environment = Path(__file__).parent.parent / "build" / "bench-jupyter"
+    python = environment / "bin" / "python"
+    if not python.exists():
+        made = subprocess.run([sys.executable, "-m", "venv", str(environment)], check=False).returncode == 0
+        pip = [str(python), "-m", "pip", "install", "--quiet", "ipykernel", "jupyter_client"]
+        if not made or subprocess.run(pip, check=False).returncode != 0:
+            shutil.rmtree(environment, ignore_errors=True)
+            return None
+    return Kernel(str(python))
+
+
+class Kernel:
+    """A process that has a Jupyter kernel and tells how long each cell took, by its own clock."""
+
+    def __init__(self, python: str) -> None:
+        self._process = subprocess.Popen(
+            [python, "-c", _KERNEL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+
+    def __enter__(self) -> Self:
+        self._answer()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.communicate()
+
+    def cell(self) -> float:
+        """Run one cell; return its seconds."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(b"\n")
+        return float(self._answer())
+
+    def _answer(self) -> bytes:
+        return self._process.stdout.readline() if self._process.stdout is not None else b""
 
 
 def _name() -> str:

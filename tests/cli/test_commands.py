@@ -255,7 +255,7 @@ def test_the_command_alone_shows_its_help() -> None:
     assert command("--help").returncode == 0
     assert command("--version").stdout.startswith("fumehood 0")
     assert command("zork").returncode == 2
-    assert "run, ask" in command("zork").stderr
+    assert "run, shell, ask" in command("zork").stderr
 
 
 def test_doctor_shows_every_wall_and_language() -> None:
