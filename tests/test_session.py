@@ -423,6 +423,36 @@ def test_a_listener_that_fails_ends_its_cell(engine: Engine) -> None:
         assert session.run("2").result == {"text/plain": "2"}
 
 
+def test_a_cell_that_nobody_listens_to_cannot_run_on(engine: Engine) -> None:
+    def fail(_event: Event) -> None:
+        raise RuntimeError("mine")
+
+    with engine.session(limits=LIMITS) as session:
+        stubborn = (
+            "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1)\nwhile True: time.sleep(1)"
+        )
+        with pytest.raises(RuntimeError, match="mine"):
+            session.run(stubborn, on_event=fail)
+        assert session.death is not None
+        assert session.death.reason == "timeout"
+
+
+DEEP = {
+    "display": '{"type": "display", "metadata": {}, "data": {"a": \' + b\'[\' * 900 + b\']\' * 900 + b\'}}',
+    "name": '{"type": [[]]}',
+    "stream": '{"type": "stream", "name": [[]], "text": {}}',
+}
+
+
+@pytest.mark.parametrize("message", DEEP.values(), ids=DEEP.keys())
+def test_odd_messages_do_not_stop_the_listener(engine: Engine, message: str) -> None:
+    with engine.session(limits=LIMITS) as session:
+        result = session.run(f"import os, time\nos.write(63, b'1 0 {message}')\ntime.sleep(0.3)")
+        assert result.ended in ("finished", "died")
+        assert session.status == ("dead" if result.ended == "died" else "idle")
+    assert session.status == "dead"
+
+
 def test_the_program_can_be_killed_from_outside(engine: Engine) -> None:
     with engine.session(limits=LIMITS) as session:
         os.kill(session._incarnation._live.pid, signal.SIGKILL)

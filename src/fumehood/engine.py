@@ -154,15 +154,15 @@ class Engine:
         if taken is not None:
             taken.live.order(f"/work/{start.program}", files, dict(request.env), (str(CHANNEL),))
             return Opened(taken.live, taken.done, plain_cells=begins.plain_cells)
-        lease = UserLease()
-        lease.__enter__()
         live = Live(request.limits, cgroup="cgroup" not in self.without, channel=True)
+        lease = UserLease()
 
         def release() -> None:
             live.close()
             lease.__exit__()
 
         try:
+            lease.__enter__()
             live.start(self._spec(request.replace(args=(str(CHANNEL),)), start, files), self.spawn, lease.user)
         except BaseException:
             release()

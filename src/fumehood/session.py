@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import SandboxFailed, SessionBusy, SessionDead
-from .protocol.session import CellError, CellResult, Cleared, Death, Display, Event, Output
+from .protocol.session import CellResult, Death, Event, Output
 from .sandbox import files as sandbox_files
-from .sandbox.channel import BrokenProtocol, Channel
+from .sandbox.channel import BrokenProtocol, Channel, event_of
 from .sandbox.init import ENDED, REPORT
 from .sandbox.usage import tree_usage
 
@@ -62,7 +62,7 @@ class Session:
         self.id = secrets.token_hex(16)
         self.language, self.limits = language, limits
         self._open, self._idle_seconds, self._lifetime_seconds = open_sandbox, idle_seconds, lifetime_seconds
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time, self._restarts = threading.Lock(), threading.Lock()
         self._incarnation = self._begin()
 
     def run(self, code: str, *, timeout: float | None = None, on_event: Listener | None = None) -> CellResult:
@@ -112,8 +112,9 @@ class Session:
 
     def restart(self) -> None:
         """Begin anew, with nothing of what was: a fresh sandbox under the same id."""
-        self._incarnation.end("closed", "it was restarted")
-        self._incarnation = self._begin()
+        with self._restarts:
+            self._incarnation.end("closed", "it was restarted")
+            self._incarnation = self._begin()
 
     def close(self) -> None:
         """End it and wait until every process inside is dead."""
@@ -210,6 +211,8 @@ class _Incarnation:
         cell_text = text.encode("utf-8", "surrogatepass")
         with self._lock:
             self._check_alive()
+            if self._cell is not None:
+                raise SessionBusy("a cell runs that could not be ended yet: wait, or restart the session")
             cell = self._cell = _Cell(seconds, self._early)
             self._early, self._early_bytes = [], 0
             self._channel.send(cell_text)
@@ -220,6 +223,7 @@ class _Incarnation:
         except BaseException:
             # The caller's own Ctrl-C, or its listener failed: the cell must not run on without anyone.
             self._stop(cell, "timeout")
+            self._await(cell, None)
             raise
         return CellResult(
             ok=cell.ok and cell.is_well(), events=tuple(events), ended=cell.ended,
@@ -374,7 +378,7 @@ class _Incarnation:
                     self._channel = _Closed(self._wake)  # type: ignore[assignment]  # has what is called from here on
                     return
                 self._take(message)
-        except BrokenProtocol as error:
+        except (BrokenProtocol, RecursionError) as error:
             self._kill("protocol", str(error))
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -389,10 +393,10 @@ class _Incarnation:
                 cell.ok = message.get("ok") is True
                 cell.events.put(None)
             return
-        event = _event(message)
+        event = event_of(message)
         if event is None:
             raise BrokenProtocol("a message of an unknown kind")
-        self._show(event, len(repr(message)))
+        self._show(event, self._channel.received_bytes)
 
     def _drain_streams(self) -> None:
         # What a cell printed is there by now; a program that floods them must not keep us here.
@@ -442,6 +446,9 @@ class _Incarnation:
 
     def _bury(self) -> None:
         """Say how it died, give its sandbox back, and wake whoever waits."""
+        # It is dead by now, but where this thread failed.
+        self._live.kill()
+        self._live.is_dead(_START_SECONDS)
         death = self._how_it_died()
         with self._lock:
             self.death = death
@@ -473,7 +480,7 @@ class _Incarnation:
 class _Closed:
     """What stands for a channel whose other end is gone: the process is about to end, or waits to be killed."""
 
-    is_waiting = False
+    is_waiting, received_bytes = False, 0
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -489,17 +496,3 @@ class _Closed:
 
     def receive(self) -> dict[str, Any] | None:
         return None
-
-
-def _event(message: dict[str, Any]) -> Event | None:
-    """Return what a message shows; None where it is none that was agreed on. Every value in it is the guest's."""
-    kind = message.get("type")
-    if kind == "stream" and message.get("name") in ("stdout", "stderr"):
-        return Output(stream=message["name"], text=str(message.get("text")))
-    if kind in ("display", "result"):
-        data, metadata = message.get("data"), message.get("metadata")
-        if isinstance(data, dict) and isinstance(metadata, dict):
-            return Display(data=data, metadata=metadata, is_result=kind == "result")
-    if kind == "error":
-        return CellError(**{name: str(message.get(name)) for name in ("name", "value", "traceback")})
-    return Cleared() if kind == "clear" else None

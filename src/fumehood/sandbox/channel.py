@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 from collections import deque
 
+from ..protocol.session import CellError, Cleared, Display, Output
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from typing import Any
+
+    from ..protocol.session import Event
 
 _PIECE = 60_000
 _HEADER_BYTES = 32
@@ -27,6 +31,8 @@ class Channel:
 
     def __init__(self, sock: socket, most_bytes: int) -> None:
         self._socket, self._most_bytes = sock, most_bytes
+        #: How long the latest message was.
+        self.received_bytes = 0
         self._begun: dict[bytes, bytearray] = {}
         self._waiting: deque[bytes] = deque()
 
@@ -74,7 +80,9 @@ class Channel:
             if sum(map(len, self._begun.values())) > self._most_bytes or len(self._begun) > 64:
                 raise BrokenProtocol(f"a message is longer than {self._most_bytes} bytes")
             if not more:
-                return _message(self._begun.pop(sender))
+                whole = self._begun.pop(sender)
+                self.received_bytes = len(whole)
+                return _message(whole)
 
 
 def _taken_apart(piece: bytes) -> tuple[bytes, bool, bytes]:
@@ -93,3 +101,17 @@ def _message(data: bytearray) -> dict[str, Any]:
     if not isinstance(message, dict) or not message:
         raise BrokenProtocol("a message is not an object")
     return message
+
+
+def event_of(message: dict[str, Any]) -> Event | None:
+    """Return what a message shows; None where it is none that was agreed on. Every value in it is the guest's."""
+    kind = message.get("type")
+    if kind == "stream" and message.get("name") in ("stdout", "stderr"):
+        return Output(stream=message["name"], text=str(message.get("text")))
+    if kind in ("display", "result"):
+        data, metadata = message.get("data"), message.get("metadata")
+        if isinstance(data, dict) and isinstance(metadata, dict):
+            return Display(data=data, metadata=metadata, is_result=kind == "result")
+    if kind == "error":
+        return CellError(**{name: str(message.get(name)) for name in ("name", "value", "traceback")})
+    return Cleared() if kind == "clear" else None
