@@ -98,8 +98,9 @@ def _below(pid: int) -> dict[int, int]:
     found: dict[int, int] = {}
     pending = [pid]
     while pending:
-        for task in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
+        # Whoever is looked at may end meanwhile.
+        with contextlib.suppress(OSError):
+            for task in list(Path(f"/proc/{pending.pop()}/task").glob("*/children")):
                 pending += (children := [int(word) for word in task.read_text().split()])
                 for child in children:
                     lines = Path(f"/proc/{child}/status").read_text().splitlines()

@@ -35,6 +35,7 @@ _IDLE_SECONDS = 300.0
 # A program that comes while others still run must not find the shelf bare because they have not ended.
 _PATIENCE_SECONDS = 0.01
 _RETRY_SECONDS = 30.0
+_FIRST_RETRY_SECONDS, _FAILURES_THAT_STAY = 0.05, 3
 _SHORT_LIFE_SECONDS = 1.0
 _SEEN_DEAD_SECONDS = 0.5
 
@@ -110,7 +111,7 @@ class Pool:
             stock = self._stock(kit)
             shelf = stock.shelf(limits)
             while not shelf.ready:
-                if stock.failure is not None:
+                if stock.failure is not None and stock.failures >= _FAILURES_THAT_STAY:
                     raise stock.failure
                 self._changed.notify_all()
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
@@ -191,7 +192,7 @@ class Pool:
         for shelf in list(stock.shelves.values()):
             try:
                 while self._missing(stock, shelf) and not self._closed:
-                    live = stock.zygote.fork(shelf.limits)
+                    live = stock.zygote.fork(shelf.limits, ahead=True)
                     if stock.bytes_each is None and live.wait_ready():
                         stock.bytes_each = max(1 << 20, private_bytes(live.pid))
                     with self._changed:
@@ -210,8 +211,10 @@ class Pool:
             zygote, failure = None, SandboxFailed(str(error))
         with self._changed:
             stock.zygote, stock.failure = zygote, failure
-            # One that dies at once is not made again and again.
-            stock.retry_at = time.monotonic() + (_RETRY_SECONDS if failure else _SHORT_LIFE_SECONDS)
+            # One that fails or dies at once is not made again and again, but one may be killed while it starts.
+            stock.failures = stock.failures + 1 if failure else 0
+            pause = min(_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 4**stock.failures) if failure else _SHORT_LIFE_SECONDS
+            stock.retry_at = time.monotonic() + pause
             self._refill_now = True
             self._changed.notify_all()
 
@@ -288,6 +291,8 @@ class _Stock:
         self.kit = kit
         self.zygote: Zygote | None = None
         self.failure: SandboxFailed | None = None
+        #: How often in a row no zygote could be made.
+        self.failures = 0
         self.retry_at = self.refill_at = 0.0
         self.used_at = self._looked_at = time.monotonic()
         self.bytes_each: int | None = None

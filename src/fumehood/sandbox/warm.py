@@ -67,10 +67,10 @@ class Zygote:
         # The zygote runs no guest code.
         return frozenset(name.partition(".")[0] for name in marshal.loads(message[1:]))  # noqa: S302
 
-    def fork(self, limits: Limits, *, channel: bool = False) -> Live:
+    def fork(self, limits: Limits, *, ahead: bool = False, channel: bool = False) -> Live:
         """Fork a sandbox, with a session's channel if asked; `wait_ready` says when it can take an order.
 
-        Raises `ZygoteDied` where this zygote is dead.
+        `ahead`: nobody waits for it, so it runs the sample first. Raises `ZygoteDied` where this zygote is dead.
         """
         live = Live(limits, cgroup=self._cgroups, channel=channel)
         try:
@@ -82,7 +82,7 @@ class Zygote:
                         f"{USERS_OF_ONE - 1} sandboxes of one runtime live already: wait for one to end"
                     )
                 live.user = self._users.pop()
-                self._ask(live, limits)
+                self._ask(live, limits, ahead=ahead)
             live.born()
             for path in live.entrances:
                 kernel.write_file(path if path.endswith("cgroup.procs") else f"{path}/cgroup.procs", str(live.pid))
@@ -90,14 +90,15 @@ class Zygote:
         except BaseException as error:
             live.kill()
             self.release(live)
-            if isinstance(error, (BrokenPipeError, ConnectionResetError)):
-                raise ZygoteDied("the warm interpreter was killed while a sandbox was forked from it") from error
+            if isinstance(error, OSError):
+                # It or the sandbox was killed in between, or the host is short of something.
+                raise ZygoteDied(f"no sandbox could be forked from the warm interpreter: {error}") from error
             raise
         return live
 
-    def _ask(self, live: Live, limits: Limits) -> None:
+    def _ask(self, live: Live, limits: Limits, *, ahead: bool) -> None:
         user = None if self._lease.user is None else live.user
-        request = marshal.dumps((user, limits.as_dict(), not live.entrances))
+        request = marshal.dumps((user, limits.as_dict(), not live.entrances, ahead))
         passed = array.array("i", [*live.stdio, live.far.fileno()])
         self._channel.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
         answer, ancillary, _flags, _address = self._channel.recvmsg(4096, 32)

@@ -150,11 +150,12 @@ def _run_below_nothing(programs: Callable[[deque[int]], Iterator[tuple[object, .
 
 
 class _Programs:
-    """Forks sandboxes as the engine asks. In a program's process it yields twice: the sample, and what was ordered."""
+    """Forks sandboxes as the engine asks. In a program's process it yields the sample, if any, and what was ordered."""
 
     def __init__(self, channel: socket, warm: preloaded.Warm, system_calls: dict[bool, bytes], sample: bytes) -> None:
         self._channel, self._warm, self._system_calls = channel, warm, system_calls
         self._sample = marshal.dumps((_PROGRAM, {os.path.basename(_PROGRAM): sample}, {}, ()))
+        self._has_time = True
         self._parent = os.pidfd_open(os.getpid())
         self._libc = ctypes.CDLL(None)
         self._libc.fopen.restype = ctypes.c_void_p
@@ -171,17 +172,18 @@ class _Programs:
                 for descriptor in descriptors:
                     os.close(descriptor)
         self._warm.settle()
-        program = _lay_out(self._sample)
-        yield self._libc.fopen(program, b"rb"), program, 1, None
-        os.unlink(program)
-        self._warm.rehearse_end()
+        if self._has_time:
+            program = _lay_out(self._sample)
+            yield self._libc.fopen(program, b"rb"), program, 1, None
+            os.unlink(program)
+            self._warm.rehearse_end()
         program = _lay_out(_await_order(control))
         yield self._libc.fopen(program, b"rb"), program, 1, None
         self._warm.end(results[-1])
 
-    def _fork(self, request: tuple[int | None, dict[str, Any], bool], descriptors: list[int]) -> socket | None:
+    def _fork(self, request: tuple[int | None, dict[str, Any], bool, bool], descriptors: list[int]) -> socket | None:
         """Fork one sandbox; in its program's process return the socket on which its order comes."""
-        user, limits, sampled = request
+        user, limits, sampled, self._has_time = request
         try:
             pid, pidfd = kernel.clone3(NAMESPACES)
         except OSError as error:
