@@ -93,11 +93,16 @@ def settle_descriptors(wiring: Wiring) -> None:
             raise OSError(f"descriptor {number} is taken")
         os.dup2(descriptor, number)
         kept.add(number)
+    close_all_but(kept)
+    # A terminal that the caller may have is not ours to control, nor the guest's.
+    os.setsid()
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close every descriptor but the standard streams and these."""
     keep = sorted(kept - {0, 1, 2})
     for low, high in zip([2, *keep], [*keep, 1 << 20], strict=True):
         os.closerange(low + 1, high)
-    # A terminal that the caller may have is not ours to control, nor the guest's.
-    os.setsid()
 
 
 def become_user(user: int | None) -> None:

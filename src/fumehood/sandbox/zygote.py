@@ -89,6 +89,7 @@ def _enter(spec: Spec, control: socket, mapped: int, preload: tuple[str, ...], s
         kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         _bound_stack()
+        init.close_all_but({control.fileno(), code})
         for descriptor in (control.fileno(), code):
             os.set_inheritable(descriptor, True)
         os.execve(spec.argv[0], [*spec.argv, _PROGRAM], spec.environment)  # noqa: S606 - no shell is the point
