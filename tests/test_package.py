@@ -32,8 +32,15 @@ def test_importing_loads_nothing_of_others() -> None:
     assert set(re.findall(r"'(\w+)'", shown)) <= {"fumehood", "__main__", "sitecustomize", "apport_python_hook"}
 
 
-@pytest.mark.parametrize("code", [text for skip, kind, text in BLOCKS if kind == "python" and not skip])
-def test_the_readmes_programs_run(code: str, tmp_path: Path) -> None:
+DOCS = [
+    text
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("code", [text for skip, kind, text in BLOCKS if kind == "python" and not skip] + DOCS)
+def test_the_programs_of_readme_and_docs_run(code: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 

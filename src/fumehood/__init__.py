@@ -4,21 +4,21 @@
     >>> fumehood.run("print(6 * 7)").stdout
     '42\\n'
 
-`run` and `arun` use one engine a process; `Engine` gives you your own. Errors are in `fumehood.errors`.
+`run`, `arun` and `session` use one engine a process; `Engine` gives you your own. Errors are in `fumehood.errors`.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .default_engine import arun, run
+    from .default_engine import arun, run, session
     from .engine import Engine
     from .errors import FumehoodError
     from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
     from .protocol.limits import Limits
     from .protocol.session import CellError, CellResult, Cleared, Death, Display, Event, Output
     from .runtimes import languages
-    from .session import Session
+    from .sessions import Session
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "arun",
     "languages",
     "run",
+    "session",
 ]
 
 # Loaded when first asked for: a door pays for what it uses.
@@ -58,11 +59,12 @@ _HOMES = {
     "Limits": "protocol.limits",
     "Output": "protocol.session",
     "OutputFile": "protocol.execution",
-    "Session": "session",
+    "Session": "sessions",
     "SkippedFile": "protocol.execution",
     "arun": "default_engine",
     "languages": "runtimes",
     "run": "default_engine",
+    "session": "default_engine",
 }
 
 

@@ -1,4 +1,4 @@
-"""The engine behind `fumehood.run` and `fumehood.arun`: one a process, made at the first call, closed at exit."""
+"""The engine behind `fumehood.run`, `arun` and `session`: one a process, made at the first call, closed at exit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import atexit
 import threading
 from typing import TYPE_CHECKING
 
-from .engine import Engine
+from .engine import SESSION_LIMITS, Engine
 from .protocol.execution import ExecutionRequest
 from .protocol.limits import Limits
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .protocol.execution import ExecutionResult
     from .protocol.executor import OutputListener
+    from .sessions import Session
 
 _lock = threading.Lock()
 _engine: Engine | None = None
@@ -66,6 +67,24 @@ async def arun(
         limits=limits or Limits(),
     )  # fmt: skip
     return await default_engine().execute_async(request, on_output=on_output)
+
+
+def session(
+    language: str = "python",
+    *,
+    limits: Limits = SESSION_LIMITS,
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    idle_seconds: float = 1800.0,
+    lifetime_seconds: float = 86_400.0,
+) -> Session:
+    """Begin a session: a sandbox that stays, whose cells share state. The parameters are those of `Engine.session`.
+
+    Use it in a `with`, or call `close`: what is left open ends with this process.
+    """
+    return default_engine().session(
+        language, limits=limits, env=env, files=files, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds
+    )
 
 
 def default_engine() -> Engine:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .sandbox.live import Spawn
     from .sandbox.pool import Pool, Taken
     from .sandbox.warm import Kit
-    from .session import Opened, Session
+    from .sessions import Opened, Session
 
 #: What every program finds in its environment besides what its caller passed.
 BASE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - the sandbox's
@@ -128,7 +128,7 @@ class Engine:
         `limits.wall_seconds` is what a cell has, `limits.cpu_seconds` what all of them have together. It is killed when nothing
         was asked of it for `idle_seconds`, and after `lifetime_seconds` in any case. Raises errors of `fumehood.errors`.
         """
-        from .session import Session  # noqa: PLC0415 - 10 ms that the command line need not pay
+        from .sessions import Session  # noqa: PLC0415 - 10 ms that the command line need not pay
 
         request = ExecutionRequest(code="", language=language, env=env or {}, files=files or {}, limits=limits)
         begins = get(language).session(self._notice)
@@ -146,7 +146,7 @@ class Engine:
         )
 
     def _open_session(self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes]) -> Opened:
-        from .session import Opened  # noqa: PLC0415 - as above
+        from .sessions import Opened  # noqa: PLC0415 - as above
 
         start, taken = begins.start, None
         if self._pool is not None and start.warm is not None and not _is_settled(request.env, start.warm.settled):

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..session import Session
+    from ..sessions import Session
 
 _COMMANDS = """:files             list the session's files
 :put PATH [NAME]   copy a file of this machine into the session
