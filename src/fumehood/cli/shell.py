@@ -195,13 +195,14 @@ COMMAND = Command(
     run=shell,
     description=(
         "Cells run behind the walls as programs do, one after another in one sandbox. Pictures are shown where the terminal "
-        "can (kitty, iTerm2 and those that speak as they do), else saved and named. Without a terminal, standard input is "
-        "one cell. At the prompt:\n\n" + _COMMANDS
+        "can (kitty, iTerm2 and those that speak as they do), else saved and named. At the prompt :help lists commands, "
+        ":files, :put, :get, :restart and :quit; Ctrl-C interrupts a cell, and state stays. Without a terminal, standard "
+        "input is one cell."
     ),
     options=(
         Option(name="language", short="l", metavar="NAME", default="python", convert=_language,
                help="The session's language or runtime (default: python)."),
-        Option(name="file", short="f", metavar="PATH", many=True, help="Lay a file of this machine into it. Can be repeated."),
+        Option(name="file", short="f", metavar="PATH", many=True, help="Lay a file of this machine into it."),
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Interrupt a cell after that time."),
         Option(name="memory", short="m", metavar="SIZE", convert=size, help="Memory of all its processes (default: 512M)."),
         Option(name="without", metavar="WALL", many=True, help="Give up a wall by name; see fumehood doctor."),
