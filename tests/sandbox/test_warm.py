@@ -175,6 +175,12 @@ def test_a_file_that_hides_a_module_is_found_as_in_a_cold_start(warm: Engine) ->
     assert run(warm, "import random; print(random.x)", files={"random.py": "x = 1"}).stdout == "1\n"
 
 
+def test_a_file_that_is_no_module_hides_none(warm: Engine) -> None:
+    result = run(warm, "import json; print(json.loads(open('json.txt').read()))", files={"json.txt": "[1]"})
+    assert result.warm
+    assert result.stdout == "[1]\n"
+
+
 def test_a_warm_program_takes_what_a_request_can_hold(warm: Engine, cold: Engine) -> None:
     code = "import os, sys, time; print(sys.argv, __file__, os.environ['TZ'], time.tzname, len(open('big').read()))"
     fields: dict[str, object] = {

@@ -64,9 +64,7 @@ class Pool:
             stock = self._stock(kit)
             stock.used_at = time.monotonic()
             zygote = stock.zygote
-            if zygote is None or not zygote.names.isdisjoint(
-                name.partition("/")[0].partition(".")[0] for name in names
-            ):
+            if zygote is None or not zygote.names.isdisjoint(map(_module, names)):
                 self._changed.notify()
                 return None
             shelf = stock.shelf(limits)
@@ -78,12 +76,17 @@ class Pool:
         try:
             while live is None or not live.wait_ready():
                 if live is not None:
-                    zygote.release(live)
+                    dead, live = live, None
+                    zygote.release(dead)
                 live = zygote.fork(limits)
-        except (ZygoteDied, SandboxFailed):
+        except BaseException as error:
+            if live is not None:
+                live.kill()
+            self._finish(shelf, None if live is None else (zygote, live))
             # A cold start may do what this could not; whether the zygote lives is the keeper's to find out.
-            self._finish(shelf)
-            return None
+            if isinstance(error, SandboxFailed):
+                return None
+            raise
         return Taken(self, shelf, zygote, live)
 
     def fork(self, kit: Kit, limits: Limits) -> Taken | None:
@@ -235,6 +238,12 @@ class Pool:
             except IndexError:
                 return  # another thread took the last
             zygote.release(live)
+
+
+def _module(path: str) -> str:
+    """Return the name of the module that a program's file makes; nothing where it makes none."""
+    first, slash, _rest = path.partition("/")
+    return first if slash else first.partition(".")[0] if first.endswith((".py", ".pyc", ".so")) else ""
 
 
 def _checked_zygote(kit: Kit, launcher: Launcher, *, cgroups: bool) -> Zygote:
