@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 
-from ..errors import SandboxFailed, ZygoteDied
+from ..errors import SandboxFailed
 from .usage import private_bytes
 from .walls import missing
 from .warm import Kit, Zygote
@@ -98,14 +98,17 @@ class Pool:
             self._changed.notify()
         if zygote is None:
             return None
+        live = None
         try:
             live = zygote.fork(limits, channel=True)
-            if not live.wait_ready():
-                zygote.release(live)
-                return None
+            if live.wait_ready():
+                return Taken(self, None, zygote, live)
         except SandboxFailed:
-            return None
-        return Taken(self, None, zygote, live)
+            pass  # as in `take`
+        if live is not None:
+            live.kill()
+            zygote.release(live)
+        return None
 
     def prepare(self, kit: Kit, limits: Limits, seconds: float = 60.0) -> None:
         """Wait until a sandbox of that kind is ready. Raises `SandboxFailed` where it cannot be had."""
