@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from .sandbox.live import Live
 
 _START_SECONDS = 60.0
-# What an interrupted cell has to come to its end; then its session is killed.
-_GRACE_SECONDS = 2.0
+# What an interrupted cell has to come to its end. It is interrupted twice, since an interpreter that is about to block
+# sleeps through a signal that came just before; then its session is killed.
+_INTERRUPTS = 2
+_GRACE_SECONDS = 1.0
 # Memory is looked at that often where no cgroup bounds it: while a cell runs, and between cells.
 _SAMPLE_SECONDS, _SAMPLE_IDLE_SECONDS = 0.02, 0.25
 _PIECE = 1 << 16
@@ -158,6 +160,7 @@ class _Cell:
         self.started = time.monotonic()
         self.deadline = self.started + seconds
         self.shown_bytes = 0
+        self.interrupts = 0
         self.ok = False
         self.ended: Literal["finished", "timeout", "output_limit", "died"] = "finished"
 
@@ -260,8 +263,10 @@ class _Incarnation:
 
     def _stop(self, cell: _Cell, why: Literal["timeout", "output_limit"]) -> None:
         """Interrupt a cell that must not go on; kill the session where it does all the same."""
-        if cell.is_well():
-            cell.ended = why
+        if cell.interrupts < _INTERRUPTS:
+            if cell.is_well():
+                cell.ended = why
+            cell.interrupts += 1
             self.interrupt()
             cell.deadline = time.monotonic() + _GRACE_SECONDS
         else:
