@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .sandbox.live import Spawn
     from .sandbox.pool import Pool, Taken
     from .sandbox.warm import Kit
-    from .sessions import Opened, Session
+    from .sandbox.incarnation import Opened
+    from .sessions import Session
 
 #: What every program finds in its environment besides what its caller passed.
 BASE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - the sandbox's
@@ -128,7 +129,7 @@ class Engine:
         `limits.wall_seconds` is what a cell has, `limits.cpu_seconds` what all of them have together. It is killed when nothing
         was asked of it for `idle_seconds`, and after `lifetime_seconds` in any case. Raises errors of `fumehood.errors`.
         """
-        from .sessions import Session  # noqa: PLC0415 - 10 ms that the command line need not pay
+        from .sessions import Birth, Session  # noqa: PLC0415 - 10 ms that the command line need not pay
 
         request = ExecutionRequest(code="", language=language, env=env or {}, files=files or {}, limits=limits)
         begins = get(language).session(self._notice)
@@ -141,12 +142,11 @@ class Engine:
         def open_sandbox() -> Opened:
             return self._open_session(request, begins, laid)
 
-        return Session(
-            open_sandbox, request.language.lower(), limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds
-        )
+        birth = Birth(request.language.lower(), open_sandbox, self._launcher)
+        return Session(birth, limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
 
     def _open_session(self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes]) -> Opened:
-        from .sessions import Opened  # noqa: PLC0415 - as above
+        from .sandbox.incarnation import Opened  # noqa: PLC0415 - as above
 
         start, taken = begins.start, None
         if self._pool is not None and start.warm is not None and not _is_settled(request.env, start.warm.settled):
@@ -163,7 +163,9 @@ class Engine:
 
         try:
             lease.__enter__()
-            live.start(self._spec(request.replace(args=(str(CHANNEL),)), start, files), self.spawn, lease.user)
+            spec = self._spec(request.replace(args=(str(CHANNEL),)), start, files)
+            forkable = not begins.plain_cells and self._launcher is not None
+            live.start(spec.replace(forkable=forkable), self.spawn, lease.user)
         except BaseException:
             release()
             raise

@@ -65,6 +65,12 @@ class SessionBusy(FumehoodError):
     exit_code = 75
 
 
+class ForkRefused(FumehoodError):
+    """The session's state or the host's: it cannot be forked as it is; the text says why. It goes on as it was."""
+
+    exit_code = 73
+
+
 class ConfigurationError(FumehoodError):
     """The user's fault: a configuration file or an environment variable that cannot be used."""
 

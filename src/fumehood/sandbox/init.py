@@ -152,7 +152,7 @@ def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
     if _is_dead(wiring.parent):
         os._exit(1)  # it died before the line above, whose signal then never comes
     if "landlock" not in spec.without:
-        landlock.restrict()
+        landlock.restrict(any_disk=spec.forkable)
 
 
 def seal(spec: Spec, system_calls: bytes) -> None:
@@ -181,14 +181,18 @@ def _is_dead(pidfd: int) -> bool:
 
 def verify(spec: Spec) -> None:
     """Read back from the kernel what was asked of it. A wall that is not there is a failure to start."""
-    if "proc" in spec.without:
-        return
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+    if "proc" not in spec.without:
+        verify_process("self", seccomp="seccomp" not in spec.without)
+
+
+def verify_process(pid: int | str, *, seccomp: bool = True) -> None:
+    """Do the same for another process, by its number where `/proc` is ours. Raises OSError."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         facts = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
     no_capability = "0" * 16
     expected = {"NoNewPrivs": "1", "CapEff": no_capability, "CapPrm": no_capability, "CapBnd": no_capability,
                 "CapInh": no_capability, "CapAmb": no_capability,
-                "Seccomp": "0" if "seccomp" in spec.without else "2"}  # fmt: skip
+                "Seccomp": "2" if seccomp else "0"}  # fmt: skip
     for name, value in expected.items():
         if (seen := facts.get(name, "nothing").strip()) != value:
             raise OSError(f"the kernel reports {name} {seen} where {value} was asked for")

@@ -125,6 +125,11 @@ def unshare(flags: int) -> None:
     _checked("unshare", _libc.unshare(flags))
 
 
+def setns(namespace: int, kind: int) -> None:
+    """Move this process into an open namespace of that kind (CLONE_NEW*), 0 for any."""
+    _checked("setns", _libc.setns(namespace, kind))
+
+
 def set_hostname(name: str) -> None:
     """Name this uts namespace."""
     _checked("sethostname", _libc.sethostname(name.encode(), ctypes.c_size_t(len(name))))
@@ -150,7 +155,17 @@ def prctl(option: int, *args: int) -> None:
 def become(user: int) -> None:
     """Take `user` for every user and group id of this process, which has one thread, and no other groups."""
     # By number: after `clone3` the C library still waits for the threads that its list of the parent's names.
+    leave_groups()
+    become_without_groups(user)
+
+
+def leave_groups() -> None:
+    """Leave all supplementary groups. A user namespace may forbid it."""
     syscall("setgroups", 0, None)
+
+
+def become_without_groups(user: int) -> None:
+    """Take `user` for every user and group id of this process, which has left its groups or has none to fear."""
     syscall("setresgid", user, user, user)
     syscall("setresuid", user, user, user)
 

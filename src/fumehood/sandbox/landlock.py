@@ -1,7 +1,7 @@
 """The second wall around files: Landlock rules that mirror the mounts.
 
-Promised: outside `/work`, `/tmp` and `/dev/shm` nothing can be changed even if a mount were writable, and signals and
-abstract sockets stay within the sandbox where the kernel can do that (ABI 6). Not promised: anything about the network, whose
+Promised: outside `/work`, `/tmp` and `/dev/shm` nothing can be changed even if a mount were writable (not in a session that
+can be forked: see `any_disk`), and signals and abstract sockets stay within the sandbox where the kernel can do that (ABI 6). Not promised: anything about the network, whose
 wall is the empty network namespace.
 """
 
@@ -32,8 +32,12 @@ def abi() -> int:
         return 0
 
 
-def restrict() -> None:
-    """Confine this thread and its children to the sandbox's tree. Raises OSError where the kernel cannot."""
+def restrict(*, any_disk: bool = False) -> None:
+    """Confine this thread and its children to the sandbox's tree. Raises OSError where the kernel cannot.
+
+    `any_disk`: its folders may come to lie on a disk that is not there yet. Rules name what is there, so then mounts alone
+    decide where it may write.
+    """
     version = abi()
     everything = max(mask for since, mask in _ALL_BY_ABI.items() if since <= max(version, 1))
     scoped = _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS if version >= 6 else 0
@@ -41,7 +45,8 @@ def restrict() -> None:
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = kernel.syscall("landlock_create_ruleset", attr, size, 0)
     try:
-        _allow(ruleset, "/", (_EXECUTE | _READ_FILE | _READ_DIR) & everything)
+        everywhere = everything & ~_MAKE_DEVICES if any_disk else (_EXECUTE | _READ_FILE | _READ_DIR) & everything
+        _allow(ruleset, "/", everywhere)
         for path in WRITABLE:
             _allow(ruleset, path, everything & ~_MAKE_DEVICES)
         for path in DEVICES:

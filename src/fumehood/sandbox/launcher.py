@@ -18,6 +18,8 @@ import threading
 import time
 
 from ..errors import SandboxFailed
+from ..protocol.limits import Limits
+from . import init, kernel
 from .cgroup import groups, sweep
 from .isolation import namespaces
 from .spec import Spec
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 #: What the launcher inherits of the environment: nothing. Its program is this module.
 _PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launcher import serve; serve({descriptor})"
 _SWEEP_SECONDS = 3.0
+# The kernel passes 253 at a time. A copy takes five.
+_DESCRIPTORS = 253
 _DIED = (BrokenPipeError, ConnectionResetError, EOFError)
 
 
@@ -46,20 +50,31 @@ class Launcher:
         user: int | None,
     ) -> tuple[int, int]:  # fmt: skip
         """Do what `namespaces.spawn` does, from the launcher's process. A dead launcher is replaced once."""
-        return self._request((spec.as_plain(), cgroups, user), [*stdio, control.fileno()])
+        return self._request("sandbox", (spec.as_plain(), cgroups, user), [*stdio, control.fileno()])
 
     def spawn_zygote(
         self, spec: Spec, control: _socket.socket, first_user: int | None, preload: tuple[str, ...], sample: str
     ) -> int:
         """Do what `zygote.spawn` does, likewise."""
-        return self._request((spec.as_plain(), first_user, preload, sample), [control.fileno()])[1]
+        return self._request("zygote", (spec.as_plain(), first_user, preload, sample), [control.fileno()])[1]
 
-    def _request(self, request: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
+    def spawn_copier(
+        self, template: int, limits: Limits, orders: list[tuple[tuple[int, ...], _socket.socket]], channel: _socket.socket
+    ) -> int:
+        """Do what `copying.copy` does, in a process of its own; return that one's pidfd. `orders`: streams and control."""
+        descriptors = [number for stdio, control in orders for number in (*stdio, control.fileno())]
+        return self._request("copy", (template, limits.as_dict()), [*descriptors, channel.fileno()])[1]
+
+    def spawn_emptier(self, processes: list[int]) -> int:
+        """Do what `copying.empty` does, likewise."""
+        return self._request("empty", (processes,), [])[1]
+
+    def _request(self, kind: str, arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
         # In memory and not in the message: files may be large.
         memory = os.memfd_create("fumehood-spec", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
-                marshal.dump(request, file)
+                marshal.dump((kind, arguments), file)
             with self._lock:
                 try:
                     return self._ask([memory, *descriptors])
@@ -126,7 +141,7 @@ def serve(descriptor: int) -> None:
     engine = socket.socket(fileno=descriptor)
     maker = os.getppid()
     while True:
-        message, descriptors, _flags, _address = socket.recv_fds(engine, 64, 6)
+        message, descriptors, _flags, _address = socket.recv_fds(engine, 64, _DESCRIPTORS)
         if not message:
             _leave(maker)
         try:
@@ -162,15 +177,59 @@ def _spawn(descriptors: list[int]) -> tuple[int, int]:
     with open(os.dup(request), "rb") as file:
         file.seek(0)
         # The writer is our own engine, over a socket that only it holds.
-        plain, *rest = marshal.load(file)  # noqa: S302
-    spec = Spec.from_plain(plain)
-    channel = socket.socket(fileno=os.dup(others[-1]))
-    try:
-        if len(others) == 1:
-            from . import zygote  # noqa: PLC0415 - not every engine has one
+        kind, arguments = marshal.load(file)  # noqa: S302
+    return _OPERATIONS[kind](arguments, others)
 
-            return 0, zygote.spawn(spec, channel, *rest)
-        cgroups, user = rest
-        return namespaces.spawn(spec, tuple(others[:-1]), channel, tuple(cgroups), user)
-    finally:
-        channel.close()
+
+def _spawn_sandbox(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
+    plain, cgroups, user = arguments
+    *stdio, number = descriptors
+    with socket.socket(fileno=os.dup(number)) as control:
+        return namespaces.spawn(Spec.from_plain(plain), tuple(stdio), control, tuple(cgroups), user)
+
+
+def _spawn_zygote(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
+    from . import zygote  # noqa: PLC0415 - not every engine has one
+
+    plain, *rest = arguments
+    with socket.socket(fileno=os.dup(descriptors[0])) as control:
+        return 0, zygote.spawn(Spec.from_plain(plain), control, *rest)
+
+
+def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
+    from . import copying  # noqa: PLC0415 - few sessions are forked
+
+    template, limits = arguments
+    pid = _fork_helper(descriptors)
+    if pid == 0:
+        *numbers, channel = descriptors
+        orders = [
+            copying.Order(tuple(numbers[at : at + 4]), socket.socket(fileno=numbers[at + 4]))
+            for at in range(0, len(numbers), 5)
+        ]
+        copying.copy(template, Limits(**limits), orders, socket.socket(fileno=channel))
+    return pid, os.pidfd_open(pid)
+
+
+def _spawn_emptier(arguments: tuple[Any, ...], _descriptors: list[int]) -> tuple[int, int]:
+    from . import copying  # noqa: PLC0415 - likewise
+
+    pid = _fork_helper([])
+    if pid == 0:
+        copying.empty(*arguments)
+    return pid, os.pidfd_open(pid)
+
+
+def _fork_helper(descriptors: list[int]) -> int:
+    """Fork a process that joins a session's namespaces, which is for good, and waits for children."""
+    import _signal  # noqa: PLC0415 - as in `serve`
+
+    pid = os.fork()
+    if pid == 0:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        init.close_all_but(set(descriptors))
+    return pid
+
+
+_OPERATIONS = {"sandbox": _spawn_sandbox, "zygote": _spawn_zygote, "copy": _spawn_copier, "empty": _spawn_emptier}

@@ -30,8 +30,14 @@ if TYPE_CHECKING:
 SETUP_SECONDS = 15.0
 #: From a warm sandbox's program: it waits for its order. `zygote` sends it.
 WAITING = b"W"
+#: From `copying`: a new process 1, by pidfd; its program, by pidfd, with what it lost, in words: it is about to run.
+BORN, RUNS = b"B", b"P"
 #: Bytes of the longest message; a longer order goes as a file in memory.
 MESSAGE = 1 << 16
+
+
+# Which of them comes with which message.
+_DESCRIPTORS = {READY: "work", BORN: "process", RUNS: "program"}
 
 
 class Live:
@@ -63,6 +69,8 @@ class Live:
         #: When the order was sent; a warm program's clock starts there.
         self.ordered_at = 0.0
         self._pid = -1
+        #: A copy's program, by pidfd: process 1 is then an empty process that reports nothing, nor ends with it.
+        self.program = -1
 
     @property
     def entrances(self) -> tuple[str, ...]:
@@ -90,9 +98,32 @@ class Live:
     def pid(self) -> int:
         """Process 1 as the host numbers it."""
         if self._pid < 0:
-            with open(f"/proc/self/fdinfo/{self.process}", encoding="utf-8") as file:
-                self._pid = next(int(line[4:]) for line in file if line.startswith("Pid:"))
+            self._pid = _pid_of(self.process)
         return self._pid
+
+    @property
+    def program_pid(self) -> int | None:
+        """Its program as the host numbers it; None where it has ended."""
+        if self.program >= 0:
+            return _pid_of(self.program)
+        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as file:
+            # The first child of process 1, which is ours and alive, is its program.
+            return next((int(word) for word in file.read().split()), None)
+
+    @property
+    def program_status(self) -> int | None:
+        """The wait status of a copy's program, which has ended; None where it cannot be told."""
+        try:
+            # Process 1 does not wait for it, so it stays to be looked at.
+            with open(f"/proc/{_pid_of(self.program)}/stat", "rb") as file:
+                return int(file.read().split()[-1])
+        except (OSError, ValueError):
+            return None
+
+    def enter_cgroup(self) -> None:
+        """Move its process 1 into its cgroup, if it has one."""
+        for path in self.entrances:
+            kernel.write_file(path if path.endswith("cgroup.procs") else f"{path}/cgroup.procs", str(self.pid))
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Take one message as (kind, body), both empty at the end; None where there is none yet."""
@@ -102,10 +133,11 @@ class Live:
             return None
         except ConnectionResetError:
             return b"", b""
-        for _level, _kind, data in ancillary:
-            self.work = struct.unpack("i", data[:4])[0]
-            os.set_inheritable(self.work, False)
         kind, body = message[:1], message[1:]
+        for _level, _kind, data in ancillary:
+            number = struct.unpack("i", data[:4])[0]
+            os.set_inheritable(number, False)
+            setattr(self, _DESCRIPTORS[kind], number)
         if kind == FAILED:
             raise SandboxFailed(f"the sandbox could not be set up: {body.decode('utf-8', 'replace')}")
         if kind == READY and self.work < 0:
@@ -175,6 +207,12 @@ class Live:
         if self.cgroup is not None:
             self.is_dead(SETUP_SECONDS)
             self.cgroup.close()
-        if self.process >= 0:
-            os.close(self.process)
-            self.process = -1
+        for descriptor in (self.process, self.program):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.process = self.program = -1
+
+
+def _pid_of(pidfd: int) -> int:
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
+        return next(int(line[4:]) for line in file if line.startswith("Pid:"))

@@ -23,6 +23,8 @@ _NUMBER, _ARCH, _ARGS = 0, 4, 16
 
 KILL = 0x80000000  # SECCOMP_RET_KILL_PROCESS
 ALLOW = 0x7FFF0000
+# SECCOMP_RET_TRACE: ENOSYS, unless the host holds the process by ptrace and makes the call itself (`tracing`).
+TRACE = 0x7FF00000
 
 # From include/uapi/linux/audit.h
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -38,6 +40,8 @@ _IOCTLS = (0x5401, 0x5402, 0x5403, 0x5404, 0x540B, 0x540F, 0x5410, 0x5411, 0x541
            0x5450, 0x5451, 0x5452, 0x8910, 0x8912, 0x8913, 0x8915, 0x8927, 0x8933)  # fmt: skip
 # Names, death signals, timer slack, no_new_privs, transparent huge pages, subreaper, names of mappings, and queries.
 _PRCTLS = (1, 2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 41, 42, 0x53564D41)
+# Dumpable, dropping from the bounding set, secure bits: what a fork of a session is given, from outside.
+_PRCTLS_TO_FORK = (4, 24, 28)
 
 _Code = list[tuple[int, int, int, int]]
 
@@ -80,9 +84,9 @@ def _actions(profile: str) -> dict[str, _Code]:
     return actions | {
         "clone": [(_LOAD, 0, 0, _ARGS), (_IF_ANY_BIT, 0, 1, _NAMESPACE_FLAGS), *refuse, *allow],
         # Its flags lie behind a pointer; C libraries fall back to clone.
-        "clone3": _refuse(errno.ENOSYS),
+        "clone3": [(_RETURN, 0, 0, TRACE)],
         "ioctl": _argument_in(1, _IOCTLS, errno.ENOTTY),
-        "prctl": _argument_in(0, _PRCTLS, errno.EINVAL),
+        "prctl": _prctl(),
         # 0xffffffff asks; 0 is the ordinary personality.
         "personality": _argument_in(0, (0, 0xFFFFFFFF), errno.EPERM),
         # Another's limits may not be touched: pid 1 is ours.
@@ -90,6 +94,16 @@ def _actions(profile: str) -> dict[str, _Code]:
         "socketpair": _argument_in(0, (_AF_UNIX,), errno.EAFNOSUPPORT),
         "socket": _socket(),
     }
+
+
+def _prctl() -> _Code:
+    others = _argument_in(0, _PRCTLS, errno.EINVAL)[1:]
+    traced = [(_IF_EQUAL, 0, 1, option) for option in _PRCTLS_TO_FORK]
+    return [
+        (_LOAD, 0, 0, _ARGS),
+        *(step for check in traced for step in (check, (_RETURN, 0, 0, TRACE))),
+        *others,
+    ]
 
 
 def _socket() -> _Code:

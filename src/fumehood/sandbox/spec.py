@@ -25,7 +25,7 @@ class Spec(Record):
 
     `argv[0]` is a path inside the walls. `environment` is complete. `mounts` come on top of the base system's.
     `files` are laid into `/work`. `profile` is the list of system calls, one of `syscalls.PROFILES`.
-    `without` names the walls that the operator gave up, in so many words.
+    `forkable`: a session whose disk will be another in its copies. `without` names the walls that the operator gave up, in so many words.
     """
 
     argv: tuple[str, ...]
@@ -35,6 +35,7 @@ class Spec(Record):
     limits: Limits
     profile: str = "plain"
     without: frozenset[str] = frozenset()
+    forkable: bool = False
 
     def as_plain(self) -> tuple[Any, ...]:
         """Return the same as tuples, dicts, numbers and texts alone, for `marshal`."""
@@ -47,12 +48,13 @@ class Spec(Record):
             self.limits.as_dict(),
             self.profile,
             tuple(self.without),
+            self.forkable,
         )
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Spec:
         """Undo `as_plain`."""
-        argv, environment, mounts, files, limits, profile, without = plain
+        argv, environment, mounts, files, limits, profile, without, forkable = plain
         return cls(
             argv=argv,
             environment=environment,
@@ -61,4 +63,5 @@ class Spec(Record):
             limits=Limits(**limits),
             profile=profile,
             without=frozenset(without),
+            forkable=forkable,
         )

@@ -34,6 +34,19 @@ def tree_usage(first: int) -> tuple[float, int]:
     return cpu_ticks / _TICKS, resident
 
 
+def tree(first: int) -> list[int]:
+    """Return `first` and all that descends from it."""
+    found, pending = list[int](), [first]
+    while pending:
+        pid = pending.pop()
+        found.append(pid)
+        try:
+            pending.extend(each for each in _children(pid) if each not in found)
+        except OSError:
+            continue  # it ended between two reads
+    return found
+
+
 def _cpu_ticks(pid: int) -> int:
     with open(f"/proc/{pid}/stat", "rb") as file:
         # The name in brackets is the guest's choice and may hold anything, a ')' too: take the last.

@@ -84,8 +84,7 @@ class Zygote:
                 live.user = self._users.pop()
                 self._ask(live, limits, ahead=ahead)
             live.born()
-            for path in live.entrances:
-                kernel.write_file(path if path.endswith("cgroup.procs") else f"{path}/cgroup.procs", str(live.pid))
+            live.enter_cgroup()
             live.control.send(MAPPED)
         except BaseException as error:
             live.kill()
@@ -98,7 +97,7 @@ class Zygote:
 
     def _ask(self, live: Live, limits: Limits, *, ahead: bool) -> None:
         user = None if self._lease.user is None else live.user
-        request = marshal.dumps((user, limits.as_dict(), not live.entrances, ahead))
+        request = marshal.dumps((user, limits.as_dict(), not live.entrances, ahead, live.channel is not None))
         passed = array.array("i", [*live.stdio, live.far.fileno()])
         self._channel.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
         answer, ancillary, _flags, _address = self._channel.recvmsg(4096, 32)

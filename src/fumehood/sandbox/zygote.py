@@ -182,16 +182,17 @@ class _Programs:
         yield self._libc.fopen(program, b"rb"), program, 1, None
         self._warm.end(results[-1])
 
-    def _fork(self, request: tuple[int | None, dict[str, Any], bool, bool], descriptors: list[int]) -> socket | None:
+    def _fork(self, request: tuple[int | None, dict[str, Any], bool, bool, bool], descriptors: list[int]) -> socket | None:
         """Fork one sandbox; in its program's process return the socket on which its order comes."""
-        user, limits, sampled, self._has_time = request
+        user, limits, sampled, self._has_time, forkable = request
         try:
             pid, pidfd = kernel.clone3(NAMESPACES)
         except OSError as error:
             init.tell(self._channel, init.FAILED + str(error).encode())
             return None
         if pid == 0:
-            return self._born(user, limits, sampled, descriptors)
+            spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits), forkable=forkable)
+            return self._born(user, spec, sampled, descriptors)
         try:
             map_users(pid, USER_ID, os.getuid() if user is None else user, deny_groups=user is None)
             init.tell(self._channel, FORKED, pidfd)
@@ -202,7 +203,7 @@ class _Programs:
             os.close(pidfd)
         return None
 
-    def _born(self, user: int | None, limits: dict[str, Any], sampled: bool, descriptors: list[int]) -> socket:
+    def _born(self, user: int | None, spec: Spec, sampled: bool, descriptors: list[int]) -> socket:
         import _socket  # noqa: PLC0415 - loaded by now
 
         *stdio, control_number = descriptors
@@ -212,7 +213,6 @@ class _Programs:
             if control.recv(1) != init.MAPPED:
                 os._exit(1)  # whoever asked is gone
             wiring = init.Wiring(tuple(stdio), control, self._parent, self._parent, sampled=sampled)
-            spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits))
             init.settle_descriptors(wiring)
             init.become_user(user)
             kernel.unshare(kernel.CLONE_NEWCGROUP)

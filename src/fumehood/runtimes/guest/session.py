@@ -10,7 +10,9 @@ import ast
 import asyncio
 import base64
 import builtins
+import ctypes
 import fcntl
+import gc
 import inspect
 import io
 import json
@@ -146,6 +148,10 @@ class PlainShell:
         self._loop = None
         namespace["display"] = builtins.display = self.display
 
+    def forget_loop(self):
+        # What it polls was closed by the fork.
+        self._loop = None
+
     def display(self, *values, metadata=None):
         for value in values:
             data, own = bundle(value)
@@ -274,6 +280,11 @@ def ipython_shell(channel, namespace):
         def _showtraceback(self, kind, value, text):
             channel.send(error(kind, value, self.InteractiveTB.stb2text(text) + "\n"))
 
+        def forget_loop(self):
+            from IPython.core import async_helpers
+
+            async_helpers._asyncio_event_loop = None
+
         def run(self, source):
             return bool(self.run_cell(source, store_history=True).success)
 
@@ -306,6 +317,69 @@ def run_command(command):
         sys.modules["__main__"]._exit_code = process.wait()
 
 
+def hold(channel, shell):
+    """Come to a stand. The host then forks this process from outside; only a copy returns, or all go on if it cannot."""
+    threads = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    generators = find_generators()
+    signal.signal(signal.SIGINT, lambda *_: None)
+    child = 0
+    if threads or native_threads() > 1:
+        # What threads hold, no copy could let go of: the child of a fork has one thread, and everything in order.
+        child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    else:
+        channel.send({"type": "still", "pid": os.getpid(), "threads": threads})
+        python, libc = ctypes.pythonapi, ctypes.PyDLL(None)
+        python.PyOS_BeforeFork()
+        # With the interpreter's lock held: no other thread runs, and this one stays where the host looks for it.
+        is_copy = libc.pause() == 0
+        if is_copy:
+            python.PyOS_AfterFork_Child()
+            draw_anew(generators)
+            shell.forget_loop()
+        else:
+            python.PyOS_AfterFork_Parent()
+            if os.getpid() != SESSION[0]:
+                os._exit(0)
+        SESSION[0] = os.getpid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel.send({"type": "ready"})
+
+
+SESSION = [os.getpid()]
+
+
+def native_threads():
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 1
+
+
+def find_generators():
+    """Return every random generator that is loaded, in modules or among what the collector tracks."""
+    random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
+    kinds = () if random is None else (random.Random,)
+    kinds += () if numpy is None else (numpy.RandomState, numpy.BitGenerator)
+    found = {id(each): each for each in gc.get_objects() if isinstance(each, kinds)} if kinds else {}
+    for module in list(sys.modules.values()):
+        for each in list(getattr(module, "__dict__", {}).values()):
+            if type(each) in kinds:
+                found[id(each)] = each
+    return list(found.values())
+
+
+def draw_anew(generators):
+    for each in generators:
+        if hasattr(each, "seed"):
+            each.seed()
+        else:
+            each.state = type(each)().state
+    if "_ssl" in sys.modules:
+        sys.modules["_ssl"].RAND_add(os.urandom(32), 32.0)
+
+
 def serve():
     os.unlink(__file__)
     channel = Channel(int(sys.argv.pop()))
@@ -320,6 +394,9 @@ def serve():
     shell = ipython_shell(channel, main.__dict__) or PlainShell(channel, main.__dict__)
     channel.send({"type": "ready"})
     while (message := channel.receive()) is not None:
+        if "hold" in message:
+            hold(channel, shell)
+            continue
         ok = False
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)

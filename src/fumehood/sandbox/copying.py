@@ -1,0 +1,369 @@
+"""Forks a sandbox of its own from a session's program that was stopped: `launcher` runs this in a process of its own.
+
+The stopped program, the template, is in the guest's hands: every system call below that it or its copy makes is put
+to it from here, by ptrace, and between two of them it executes nothing. Its first child becomes process 1 of new
+namespaces nested in the template's, shares the template's memory, and never runs an instruction again. The second, forked from
+that one with the memory copied on write, becomes the copy's program. Trusted code of ours joins the new namespaces for a moment to put up
+mounts and disk. Promised: a copy has no descriptor, file, mapping, user namespace or process in common with the template or another copy; it runs
+only once its walls have been read back from the kernel. Should this process fail or be killed, so are all that it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import stat
+import struct
+import time
+
+from . import disk, init, kernel, tree
+from .isolation.namespaces import NAMESPACES, map_users
+from .live import BORN, RUNS
+from .spec import USER_ID, Spec
+from .syscall_numbers import NUMBERS
+from .tracing import Tracee
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from ..protocol.limits import Limits
+
+_CLONE_VM = 0x100
+_WAITS_SECONDS = 2.0
+_SIG_IGN, _SIG_BLOCK, _SIGCHLD = 1, 0, 17
+_RSEQ_UNREGISTER = 1
+_EVERY_SIGNAL = (1 << 64) - 1
+# A program looks for forks by its pid, so a copy's differs from its template's; above what starts by itself.
+_PIDS = range(300, 30_000)
+_O_TMPFILE = 0o20200000
+# What is the file's own: access mode, append, non-blocking, directory, path only.
+_FILE_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_DIRECTORY | os.O_PATH
+_COLUMN = int(kernel.MACHINE == "aarch64")
+
+
+class Order:
+    """One copy that is asked for: the descriptors that it will have, and the way to the host."""
+
+    def __init__(self, stdio: tuple[int, ...], control: socket) -> None:
+        self.stdio, self.control = stdio, control
+
+
+def copy(template: int, limits: Limits, orders: list[Order], channel: socket) -> None:
+    """Fork copies of the process `template`. Ends this process.
+
+    `channel` is the host's to the template: by it the descriptors are handed over.
+    """
+    status, parent = 1, None
+    try:
+        parent = _seize(template)
+        _refuse_shared_memory(template)
+        _copy(parent, limits, orders, channel)
+        status = 0
+    except OSError as error:
+        if parent is not None:
+            parent.let_go()
+        for each in orders:
+            with contextlib.suppress(OSError):
+                init.tell(each.control, init.FAILED + _explained(error).encode("utf-8", "replace")[:1000])
+    finally:
+        # What is still held dies with this process.
+        os._exit(status)
+
+
+def empty(processes: list[int]) -> None:
+    """Have stopped processes give up their memory, and wait for ever. Ends this process."""
+    status = 1
+    try:
+        for each in processes:
+            process = Tracee.seize(each, paused=False)
+            try:
+                _forget_memory(process)
+            finally:
+                process.let_go()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _explained(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"{error}: namespaces are nested at most 32 deep, so a fork of forks is about 28 deep at most"
+    return str(error)
+
+
+def _copy(parent: Tracee, limits: Limits, orders: list[Order], channel: socket) -> None:
+    # From here on no process of the guest can look into it, whatever namespace it is an ancestor in.
+    parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 0)
+    births = [_Birth(parent, limits, order, channel) for order in orders]
+    # What is done by others meanwhile, mounts and cgroups, takes longest.
+    for each in births:
+        each.make_poor()
+    for each in births:
+        each.make_program()
+    for each in births:
+        each.settle()
+    for each in births:
+        each.program.let_go(0)
+    parent.let_go()
+
+
+class _Birth:
+    """One copy, from its process 1 to the moment before its program runs."""
+
+    def __init__(self, parent: Tracee, limits: Limits, order: Order, channel: socket) -> None:
+        self._parent, self._control = parent, order.control
+        self._received = _hand_over(parent, channel, order.stdio)
+        arguments = _clone_arguments(parent, NAMESPACES | _CLONE_VM)
+        self._first = parent.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
+        for descriptor in self._received:
+            parent.call(_number("close"), descriptor)
+        self._furnisher = _furnish(parent.pid, self._first.pid, limits, order.control)
+        init.tell(order.control, BORN, os.pidfd_open(self._first.pid))
+
+    def make_poor(self) -> None:
+        """Take from process 1 what it could ever regain, but not yet what it has."""
+        for capability in range(kernel.LAST_CAPABILITY + 1):
+            try:
+                self._first.call(_number("prctl"), kernel.PR_CAPBSET_DROP, capability)
+            except OSError:
+                break  # an older kernel ends its list sooner
+        self._first.call(_number("prctl"), kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
+
+    def make_program(self) -> None:
+        """Fork the program, once the host has moved process 1 into its cgroup; that one lies still from then on."""
+        if self._control.recv(1) != init.MAPPED:
+            raise OSError("whoever asked is gone")
+        pid = next(each for each in random.sample(_PIDS, 2) if each != _pid_inside(self._parent.pid))
+        # The cgroup namespace takes for its root the group in which it is made.
+        arguments = _clone_arguments(self._first, kernel.CLONE_NEWCGROUP, pid)
+        self.program = self._first.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
+        _lie_still(self._first)
+        with contextlib.suppress(OSError):  # kernels before 5.13 do not tell; it can do without
+            if (sequence := self._parent.restartable_sequence()) is not None:
+                # It shared its parent's memory for a moment, which unregisters.
+                address, size, signature = sequence
+                self.program.call(_number("rseq"), address, size, 0, signature)
+
+    def settle(self) -> None:
+        """Give the program what is its own, and look at its walls."""
+        if os.waitpid(self._furnisher, 0)[1]:
+            raise OSError("its mounts could not be put up")
+        lost = _settle(self.program, self._received)
+        init.verify_process(self.program.pid)
+        init.tell(self._control, RUNS + lost.encode(), os.pidfd_open(self.program.pid))
+
+
+def _seize(process: int) -> Tracee:
+    # It said that it would wait, and has a few instructions to go.
+    until = time.monotonic() + _WAITS_SECONDS
+    while True:
+        try:
+            return Tracee.seize(process)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.0005)
+
+
+def _refuse_shared_memory(process: int) -> None:
+    with open(f"/proc/{process}/maps", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            _range, access, _offset, _device, _inode, *path = line.split(None, 5)
+            # The base system is read-only for everyone.
+            if access[3] == "s" and not (path and path[0].startswith("/usr/")):
+                name = path[0].strip() if path else "anonymous"
+                raise OSError(f"it maps memory that copies would share ({name[:200]}): unmap that first")
+
+
+def _hand_over(template: Tracee, channel: socket, stdio: tuple[int, ...]) -> list[int]:
+    """Give it descriptors by the session's own socket; return their numbers there."""
+    channel.sendmsg([b"\0"], [(1, 1, struct.pack(f"{len(stdio)}i", *stdio))])
+    at = template.scratch
+    # struct msghdr, the one struct iovec, its byte, the control message
+    header = struct.pack("=QIIQQQQII", 0, 0, 0, at + 64, 1, at + 128, 64, 0, 0)
+    template.write(header + struct.pack("=QQ", at + 96, 1).rjust(64 - len(header) + 16, b"\0"))
+    template.write(bytes(64), 128)
+    template.call(_number("recvmsg"), init.CHANNEL, at, 0)
+    length, level, kind, *numbers = struct.unpack(f"=Qii{len(stdio)}i", template.read(at + 128, 16 + 4 * len(stdio)))
+    if (length, level, kind) != (16 + 4 * len(stdio), 1, 1):
+        raise OSError("the session's channel gave something else")
+    return numbers
+
+
+_CLONE_ARGUMENTS = 88
+
+
+def _clone_arguments(process: Tracee, flags: int, pid: int = 0) -> int:
+    """Write struct clone_args to its memory; return the address. Its end is told to nobody, so it stays to be looked at."""
+    at = process.write(struct.pack("=i", pid), 128)
+    return process.write(struct.pack("=11Q", flags, 0, 0, 0, 0, 0, 0, 0, at if pid else 0, 1 if pid else 0, 0))
+
+
+def _furnish(template: int, first: int, limits: Limits, control: socket) -> int:
+    """Have a child of ours join the new namespaces and put up what is the copy's own there; return its pid."""
+    # Opened here: who has joined may not look into the process any more.
+    users = [os.open(f"/proc/{pid}/ns/user", os.O_RDONLY) for pid in (template, first)]
+    others = [os.open(f"/proc/{first}/ns/{name}", os.O_RDONLY) for name in ("pid", "net", "uts", "ipc", "mnt")]
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _join(users, others)
+            inside = os.fork()
+            if inside == 0:
+                spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=limits)
+                init.tell(control, init.READY, _put_up_disk(spec))
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1])
+        except OSError as error:
+            init.tell(control, init.FAILED + str(error).encode("utf-8", "replace")[:1000])
+        finally:
+            os._exit(status)
+    for each in users + others:
+        os.close(each)
+    return child
+
+
+def _join(users: list[int], others: list[int]) -> None:
+    outer, inner = users
+    is_root = os.geteuid() == 0
+    if is_root:
+        kernel.leave_groups()
+    # As the user who made the inner one, its only user may be mapped.
+    kernel.setns(outer, kernel.CLONE_NEWUSER)
+    if is_root:
+        kernel.become_without_groups(USER_ID)
+    kernel.setns(inner, kernel.CLONE_NEWUSER)
+    # Joining took it away, and with it the right to write to our own entries in /proc.
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    map_users(os.getpid(), USER_ID, USER_ID, deny_groups=True)
+    for each in others:
+        kernel.setns(each, 0)
+    kernel.set_hostname("fumehood")
+    kernel.raise_loopback()
+
+
+def _put_up_disk(spec: Spec) -> int:
+    """Mount `/proc` and a disk, copy the template's files there; return `/work`, open."""
+    folders = ("/work", "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
+    old = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in folders]
+    os.umask(0o022)
+    tree.mount_own(spec)
+    for path, source in zip(folders, old, strict=True):
+        target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        disk.copy_tree(source, target)
+    return os.open("/work", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _lie_still(first: Tracee) -> None:
+    """Make process 1 deaf, poor and idle for good: it keeps the namespaces, and the kernel buries orphans for it."""
+    _drop_capabilities(first)
+    # struct sigaction of the kernel: handler, flags, restorer, mask
+    ignore = first.write(struct.pack("=4Q", _SIG_IGN, 0, 0, 0))
+    first.call(_number("rt_sigaction"), _SIGCHLD, ignore, 0, 8)
+    first.call(_number("rt_sigprocmask"), _SIG_BLOCK, first.write(struct.pack("=Q", _EVERY_SIGNAL)), 0, 8)
+    first.call(_number("close_range"), 0, 0x7FFFFFFF, 0)
+    first.let_go()
+
+
+def _settle(program: Tracee, received: list[int]) -> str:
+    """Give the program descriptors, folder and process group of its own, and no capability; say what it lost."""
+    program.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
+    for number, descriptor in zip((0, 1, 2, init.CHANNEL), received, strict=True):
+        flags = os.O_CLOEXEC if number == init.CHANNEL else 0
+        program.call(_number("dup3"), descriptor, number, flags)
+        program.call(_number("close"), descriptor)
+    folder = os.readlink(f"/proc/{program.pid}/cwd")
+    _change_folder(program, folder)
+    lost = _settle_descriptors(program)
+    program.call(_number("setsid"))
+    _drop_capabilities(program)
+    return lost
+
+
+def _change_folder(program: Tracee, folder: str) -> None:
+    try:
+        program.call(_number("chdir"), program.write(os.fsencode(folder) + b"\0"))
+    except OSError:
+        program.call(_number("chdir"), program.write(b"/work\0"))
+
+
+def _drop_capabilities(process: Tracee) -> None:
+    header = process.write(struct.pack("=II", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3, itself
+    process.call(_number("capset"), header, process.write(bytes(24), 64))
+
+
+def _settle_descriptors(program: Tracee) -> str:
+    """Open its files anew, on its own disk; put something inert in the place of all else that it would share."""
+    inert = program.call(_number("openat"), kernel.AT_FDCWD, program.write(b"/\0"), os.O_PATH | os.O_CLOEXEC)
+    lost: dict[str, int] = {}
+    for descriptor in sorted(map(int, os.listdir(f"/proc/{program.pid}/fd"))):
+        if descriptor in (0, 1, 2, init.CHANNEL, inert):
+            continue
+        link = os.readlink(f"/proc/{program.pid}/fd/{descriptor}")
+        mode = os.stat(f"/proc/{program.pid}/fd/{descriptor}").st_mode
+        if stat.S_ISCHR(mode):
+            continue  # /dev/null and its like hold nothing
+        flags, position = _file_state(program.pid, descriptor)
+        fresh = inert
+        if (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and not link.startswith("/proc"):
+            fresh = _open_anew(program, descriptor, link, flags, position)
+        if fresh == inert:
+            kind = link.partition(":")[0]
+            lost[kind] = lost.get(kind, 0) + 1
+        program.call(_number("dup3"), fresh, descriptor, flags & os.O_CLOEXEC)
+        if fresh != inert:
+            program.call(_number("close"), fresh)
+    program.call(_number("close"), inert)
+    return ", ".join(f"{count} {kind}" for kind, count in lost.items())[:1000]
+
+
+def _file_state(pid: int, descriptor: int) -> tuple[int, int]:
+    with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii") as file:
+        facts = dict(line.split(":", 1) for line in file if ":" in line)
+    return int(facts["flags"], 8), int(facts["pos"])
+
+
+def _open_anew(program: Tracee, descriptor: int, link: str, flags: int, position: int) -> int:
+    source = f"/proc/{program.pid}/fd/{descriptor}"
+    if os.stat(source).st_nlink:
+        path = program.write(os.fsencode(link) + b"\0")
+        fresh = program.call(_number("openat"), kernel.AT_FDCWD, path, flags & _FILE_FLAGS | os.O_CLOEXEC)
+    else:
+        # It has no name: what it holds goes into another that has none.
+        path = program.write(b"/tmp\0")
+        flags = _O_TMPFILE | os.O_RDWR | flags & os.O_APPEND | os.O_CLOEXEC
+        fresh = program.call(_number("openat"), kernel.AT_FDCWD, path, flags, 0o600)
+        from_old, to_new = os.open(source, os.O_RDONLY), os.open(f"/proc/{program.pid}/fd/{fresh}", os.O_WRONLY)
+        disk.copy_data(from_old, to_new)
+        os.close(from_old)
+        os.close(to_new)
+    if not flags & os.O_PATH:
+        program.call(_number("lseek"), fresh, position, os.SEEK_SET)
+    return fresh
+
+
+def _forget_memory(process: Tracee) -> None:
+    if (sequence := process.restartable_sequence()) is not None:
+        # The kernel writes there whenever it runs the process, and kills it where it cannot.
+        address, size, signature = sequence
+        process.call(_number("rseq"), address, size, _RSEQ_UNREGISTER, signature)
+    page = process.entry & ~0xFFF
+    process.call(_number("munmap"), 0x10000, page - 0x10000)
+    # To the end of what a process may have: 47 bits, as all do that do not ask for more.
+    process.call(_number("munmap"), page + 0x1000, (1 << 47) - 0x1000 - (page + 0x1000))
+
+
+def _pid_inside(process: int) -> int:
+    with open(f"/proc/{process}/status", encoding="utf-8", errors="replace") as file:
+        return next(int(line.split()[-1]) for line in file if line.startswith("NSpid:"))
+
+
+def _number(name: str) -> int:
+    number = NUMBERS[name][_COLUMN]
+    if number is None:
+        raise ValueError(f"{name} has no number on this processor")
+    return number

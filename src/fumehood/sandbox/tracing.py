@@ -1,0 +1,227 @@
+"""Has a stopped process make system calls, one at a time, by ptrace.
+
+Promised: between two calls the process executes nothing; it runs one instruction, the kernel's entry, at an address whose
+bytes were looked at while it was stopped. A call that its seccomp filter leaves to a tracer passes, and only then. Not promised:
+anything about memory of the process: it is the guest's, and what is read from it is hostile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from . import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+# From include/uapi/linux/ptrace.h
+_CONT, _SINGLESTEP, _DETACH = 7, 9, 17
+_SETOPTIONS, _GETEVENTMSG, _GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT = (
+    0x4200, 0x4201, 0x4204, 0x4205, 0x4206, 0x4207,
+)  # fmt: skip
+_GET_RSEQ_CONFIGURATION = 0x420F
+_EVENT_SECCOMP, _EVENT_STOP = 7, 128
+_BIRTHS = (1, 2, 3)  # PTRACE_EVENT_FORK, _VFORK, _CLONE
+# PTRACE_O_TRACEFORK, _VFORK, _CLONE, _SECCOMP and _EXITKILL: should this process die, so does what it holds.
+_OPTIONS = 2 | 4 | 8 | 0x80 | 0x100000
+_NT_PRSTATUS = 1
+_WALL = 0x40000000
+_SIGTRAP = 5
+_SCRATCH_BELOW_STACK = 16 << 10
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+for _name in ("process_vm_writev", "process_vm_readv"):
+    _call = getattr(_libc, _name)
+    _call.restype = ctypes.c_ssize_t
+    _call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+
+
+class _X86:
+    """Registers in the order of struct user_regs_struct."""
+
+    count, pause = 27, 34
+    arguments = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
+    result, number, stack, at = 10, 15, 19, 16  # rax, orig_rax, rsp, rip
+    instruction = b"\x0f\x05"
+
+    @classmethod
+    def entry(cls, registers: list[int]) -> int:
+        """Return where the instruction lies that led into the kernel."""
+        return registers[cls.at] - 2
+
+    @classmethod
+    def set_call(cls, registers: list[int], number: int, entry: int) -> None:
+        registers[10], registers[15], registers[16] = number, _NONE, entry
+
+    @classmethod
+    def set_return(cls, registers: list[int], value: int) -> None:
+        registers[10], registers[15] = value, _NONE
+
+
+class _Arm64:
+    """Registers in the order of struct user_pt_regs. Not exercised: no such machine was at hand."""
+
+    count, pause = 34, 73  # ppoll is what the C library's pause is there
+    arguments = (0, 1, 2, 3, 4, 5)
+    result, number, stack, at = 0, 8, 31, 32
+    instruction = b"\x01\x00\x00\xd4"
+
+    @classmethod
+    def entry(cls, registers: list[int]) -> int:
+        # The kernel has set the program counter back already, to restart the call.
+        return registers[cls.at]
+
+    @classmethod
+    def set_call(cls, registers: list[int], number: int, entry: int) -> None:
+        registers[8], registers[32] = number, entry
+
+    @classmethod
+    def set_return(cls, registers: list[int], value: int) -> None:
+        registers[0] = value
+        registers[32] += len(cls.instruction)
+
+
+_NONE = (1 << 64) - 1
+_MACHINE = {"x86_64": _X86, "aarch64": _Arm64}.get(kernel.MACHINE, _X86)
+
+
+class Tracee:
+    """A process of the guest's, held still."""
+
+    def __init__(self, pid: int, registers: list[int] | None = None) -> None:
+        self.pid = pid
+        #: As it was found, or as whoever forked it was.
+        self.registers = registers or []
+        #: Where the instruction lies by which it enters the kernel.
+        self.entry = _MACHINE.entry(registers) if registers else 0
+
+    @classmethod
+    def seize(cls, pid: int, *, paused: bool = True) -> Self:
+        """Take hold of a process that waits in `pause`, or in any system call. Raises OSError where it does not."""
+        self = cls(pid)
+        _ptrace(_SEIZE, pid, 0, _OPTIONS)
+        _ptrace(_INTERRUPT, pid)
+        self._wait()
+        self.registers = self._get()
+        self.entry = _MACHINE.entry(self.registers)
+        is_there = self.registers[_MACHINE.number] == _MACHINE.pause if paused else True
+        if not is_there or self.read(self.entry, len(_MACHINE.instruction)) != _MACHINE.instruction:
+            _ptrace(_DETACH, pid)
+            raise OSError("the process does not wait where it was asked to")
+        return self
+
+    @property
+    def scratch(self) -> int:
+        """An address below its stack, for what calls point to."""
+        return (self.registers[_MACHINE.stack] - _SCRATCH_BELOW_STACK) & ~0xFFF
+
+    def call(self, number: int, *arguments: int) -> int:
+        """Have it make one system call; return the result. Raises OSError with the kernel's errno."""
+        result = self._call(number, arguments)[0]
+        return _checked(number, result)
+
+    def birth(self, number: int, *arguments: int) -> Tracee:
+        """Have it make a call that forks; return the child, held still where it was born."""
+        result, child = self._call(number, arguments)
+        _checked(number, result)
+        if not child:
+            raise OSError("the process forked nobody")
+        born = Tracee(child, self.registers)
+        born._wait()
+        return born
+
+    def write(self, data: bytes, offset: int = 0) -> int:
+        """Write to its scratch memory; return the address."""
+        address = self.scratch + offset
+        self._transfer(_libc.process_vm_writev, address, ctypes.create_string_buffer(data, len(data)), len(data))
+        return address
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read its memory."""
+        buffer = ctypes.create_string_buffer(size)
+        self._transfer(_libc.process_vm_readv, address, buffer, size)
+        return buffer.raw
+
+    def restartable_sequence(self) -> tuple[int, int, int] | None:
+        """Return (address, size, signature) of what it registered with rseq(2), None where it did not."""
+        # struct ptrace_rseq_configuration
+        data = ctypes.create_string_buffer(24)
+        _ptrace(_GET_RSEQ_CONFIGURATION, self.pid, len(data), ctypes.addressof(data))
+        address, size, signature = struct.unpack_from("=QII", data)
+        return (address, size, signature) if address else None
+
+    def let_go(self, value: int | None = None) -> None:
+        """Let it run on: out of `pause` with this value, or without one back into it."""
+        registers = list(self.registers)
+        if value is None:
+            # As a call that begins anew, at the instruction itself.
+            _MACHINE.set_call(registers, _MACHINE.pause, self.entry)
+        else:
+            _MACHINE.set_return(registers, value)
+        self._set(registers)
+        _ptrace(_DETACH, self.pid)
+
+    def _call(self, number: int, arguments: tuple[int, ...]) -> tuple[int, int]:
+        registers = list(self.registers)
+        for place, value in zip(_MACHINE.arguments, (*arguments, 0, 0, 0, 0, 0, 0), strict=False):
+            registers[place] = value & _NONE
+        _MACHINE.set_call(registers, number, self.entry)
+        self._set(registers)
+        child = 0
+        while True:
+            _ptrace(_SINGLESTEP, self.pid)
+            event = self._wait()
+            if event in _BIRTHS:
+                message = ctypes.c_ulong()
+                _ptrace(_GETEVENTMSG, self.pid, 0, ctypes.addressof(message))
+                child = message.value
+            elif event == 0:
+                break
+            # Else it has come to its filter, which asks us: this very call is ours.
+        return self._get()[_MACHINE.result], child
+
+    def _wait(self) -> int:
+        """Wait until it stops; return the event, 0 for the end of a step."""
+        _pid, status = os.waitpid(self.pid, _WALL)
+        if not os.WIFSTOPPED(status):
+            raise OSError("the process was killed")
+        event = status >> 16
+        if not event and os.WSTOPSIG(status) != _SIGTRAP:
+            raise OSError(f"the process was sent signal {os.WSTOPSIG(status)}")
+        return event
+
+    def _get(self) -> list[int]:
+        return list(struct.unpack(f"={_MACHINE.count}Q", self._regset(_GETREGSET, bytes(8 * _MACHINE.count))))
+
+    def _set(self, registers: list[int]) -> None:
+        self._regset(_SETREGSET, struct.pack(f"={_MACHINE.count}Q", *registers))
+
+    def _regset(self, request: int, data: bytes) -> bytes:
+        buffer = ctypes.create_string_buffer(data, len(data))
+        vector = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), len(data))
+        _ptrace(request, self.pid, _NT_PRSTATUS, ctypes.addressof(vector))
+        return buffer.raw
+
+    def _transfer(self, function: ctypes._FuncPointer, address: int, buffer: ctypes.Array[ctypes.c_char], size: int) -> None:
+        mine = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), size)
+        theirs = (ctypes.c_uint64 * 2)(address, size)
+        if function(self.pid, ctypes.addressof(mine), 1, ctypes.addressof(theirs), 1, 0) != size:
+            raise OSError(ctypes.get_errno(), "the memory of the process cannot be reached")
+
+
+def _checked(number: int, result: int) -> int:
+    signed = result - (1 << 64) if result >> 63 else result
+    if -4096 < signed < 0:
+        raise OSError(-signed, f"system call {number} in the process: {os.strerror(-signed)}")
+    return signed
+
+
+def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> None:
+    if _libc.ptrace(request, pid, address, data) < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"ptrace {request}: {os.strerror(errno)}")
