@@ -111,8 +111,7 @@ class Session:
         """
         if not 1 <= count <= _FORKS:
             raise InvalidRequest(f"a session cannot be forked {count} times at once: ask for 1 to {_FORKS}")
-        template, copies = self._become_a_copy(count)
-        template.close()
+        copies = self._become_a_copy(count, last=True)[1]
         forks: list[Session] = []
         try:
             for each in copies:
@@ -131,7 +130,7 @@ class Session:
 
     def checkpoint(self) -> Checkpoint:
         """Return all that this session holds at this moment, to go back to by `restore`. It costs and raises what `fork` does."""
-        return Checkpoint(self._become_a_copy(0)[0])
+        return Checkpoint(self._become_a_copy(0, last=False)[0])
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint, of this session or of another with its language; what came since is gone.
@@ -186,7 +185,7 @@ class Session:
         self._incarnation = Incarnation(opened, self.limits, self._idle_seconds, self._lifetime_seconds)
         self.lost = opened.lost
 
-    def _become_a_copy(self, others: int) -> tuple[Template, list[Opened]]:
+    def _become_a_copy(self, others: int, *, last: bool) -> tuple[Template, list[Opened]]:
         """Bring the program to a stand for good, and go on in a first copy of it; return it, and other copies."""
         if self._birth.launcher is None:
             raise ForkRefused("the session cannot be forked: its engine starts every sandbox by itself")
@@ -195,7 +194,7 @@ class Session:
             template = None
             try:
                 template = Template(self._opened, held, self.limits, self._birth.launcher)
-                own, *copies = template.copies(1 + others)
+                own, *copies = template.copies(1 + others, last=last)
             except BaseException:
                 if template is not None:
                     template.thaw()

@@ -51,16 +51,18 @@ class Order:
         self.stdio, self.control = stdio, control
 
 
-def copy(template: int, limits: Limits, orders: list[Order], channel: socket) -> None:
+def copy(template: int, limits: Limits, orders: list[Order], channel: socket, retired: list[int]) -> None:
     """Fork copies of the process `template`. Ends this process.
 
-    `channel` is the host's to the template: by it the descriptors are handed over.
+    `channel` is the host's to the template: by it the descriptors are handed over. `retired` are emptied in the end, as by `empty`.
     """
     status, parent = 1, None
     try:
         parent = _seize(template)
         _refuse_shared_memory(template)
         _copy(parent, limits, orders, channel)
+        if retired:
+            empty(retired)
         status = 0
     except OSError as error:
         if parent is not None:
@@ -78,7 +80,7 @@ def empty(processes: list[int]) -> None:
     status = 1
     try:
         for each in processes:
-            process = Tracee.seize(each, paused=False)
+            process = _seize(each, paused=False)
             try:
                 _forget_memory(process)
             finally:
@@ -118,8 +120,7 @@ class _Birth:
         self._received = _hand_over(parent, channel, order.stdio)
         arguments = _clone_arguments(parent, NAMESPACES | _CLONE_VM)
         self._first = parent.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
-        for descriptor in self._received:
-            parent.call(_number("close"), descriptor)
+        _close(parent, self._received)
         self._furnisher = _furnish(parent.pid, self._first.pid, limits, order.control)
         init.tell(order.control, BORN, os.pidfd_open(self._first.pid))
 
@@ -156,12 +157,12 @@ class _Birth:
         init.tell(self._control, RUNS + lost.encode(), os.pidfd_open(self.program.pid))
 
 
-def _seize(process: int) -> Tracee:
-    # It said that it would wait, and has a few instructions to go.
+def _seize(process: int, *, paused: bool = True) -> Tracee:
+    # It said that it would wait, and has a few instructions to go; or another helper still holds it.
     until = time.monotonic() + _WAITS_SECONDS
     while True:
         try:
-            return Tracee.seize(process)
+            return Tracee.seize(process, paused=paused)
         except OSError:
             if time.monotonic() > until:
                 raise
@@ -275,13 +276,21 @@ def _settle(program: Tracee, received: list[int]) -> str:
     for number, descriptor in zip((0, 1, 2, init.CHANNEL), received, strict=True):
         flags = os.O_CLOEXEC if number == init.CHANNEL else 0
         program.call(_number("dup3"), descriptor, number, flags)
-        program.call(_number("close"), descriptor)
+    _close(program, received)
     folder = os.readlink(f"/proc/{program.pid}/cwd")
     _change_folder(program, folder)
     lost = _settle_descriptors(program)
     program.call(_number("setsid"))
     _drop_capabilities(program)
     return lost
+
+
+def _close(process: Tracee, descriptors: list[int]) -> None:
+    if max(descriptors) - min(descriptors) == len(descriptors) - 1:
+        process.call(_number("close_range"), min(descriptors), max(descriptors), 0)
+    else:
+        for each in descriptors:
+            process.call(_number("close"), each)
 
 
 def _change_folder(program: Tracee, folder: str) -> None:

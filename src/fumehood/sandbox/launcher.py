@@ -59,11 +59,12 @@ class Launcher:
         return self._request("zygote", (spec.as_plain(), first_user, preload, sample), [control.fileno()])[1]
 
     def spawn_copier(
-        self, template: int, limits: Limits, orders: list[tuple[tuple[int, ...], _socket.socket]], channel: _socket.socket
-    ) -> int:
+        self, template: int, limits: Limits, orders: list[tuple[tuple[int, ...], _socket.socket]],
+        channel: _socket.socket, retired: list[int],
+    ) -> int:  # fmt: skip
         """Do what `copying.copy` does, in a process of its own; return that one's pidfd. `orders`: streams and control."""
         descriptors = [number for stdio, control in orders for number in (*stdio, control.fileno())]
-        return self._request("copy", (template, limits.as_dict()), [*descriptors, channel.fileno()])[1]
+        return self._request("copy", (template, limits.as_dict(), retired), [*descriptors, channel.fileno()])[1]
 
     def spawn_emptier(self, processes: list[int]) -> int:
         """Do what `copying.empty` does, likewise."""
@@ -199,7 +200,7 @@ def _spawn_zygote(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
 def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
     from . import copying  # noqa: PLC0415 - few sessions are forked
 
-    template, limits = arguments
+    template, limits, retired = arguments
     pid = _fork_helper(descriptors)
     if pid == 0:
         *numbers, channel = descriptors
@@ -207,7 +208,7 @@ def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
             copying.Order(tuple(numbers[at : at + 4]), socket.socket(fileno=numbers[at + 4]))
             for at in range(0, len(numbers), 5)
         ]
-        copying.copy(template, Limits(**limits), orders, socket.socket(fileno=channel))
+        copying.copy(template, Limits(**limits), orders, socket.socket(fileno=channel), retired)
     return pid, os.pidfd_open(pid)
 
 

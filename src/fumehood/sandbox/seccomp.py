@@ -38,10 +38,10 @@ _SOCK_TYPE_MASK = 0xF
 # TIOCLINUX, TIOCSETD, TIOCSCTTY, nor any device's own.
 _IOCTLS = (0x5401, 0x5402, 0x5403, 0x5404, 0x540B, 0x540F, 0x5410, 0x5411, 0x5413, 0x5414, 0x541B, 0x5421, 0x5429,
            0x5450, 0x5451, 0x5452, 0x8910, 0x8912, 0x8913, 0x8915, 0x8927, 0x8933)  # fmt: skip
-# Names, death signals, timer slack, no_new_privs, transparent huge pages, subreaper, names of mappings, and queries.
-_PRCTLS = (1, 2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 41, 42, 0x53564D41)
-# Dumpable, dropping from the bounding set, secure bits: what a fork of a session is given, from outside.
-_PRCTLS_TO_FORK = (4, 24, 28)
+# Names, death signals, timer slack, no_new_privs, transparent huge pages, subreaper, names of mappings, and queries; giving up
+# capabilities for good (24, 28), which takes one that no program has.
+_PRCTLS = (1, 2, 3, 7, 15, 16, 21, 23, 24, 27, 28, 29, 30, 36, 37, 38, 39, 41, 42, 0x53564D41)
+_PR_SET_DUMPABLE = 4
 
 _Code = list[tuple[int, int, int, int]]
 
@@ -97,13 +97,8 @@ def _actions(profile: str) -> dict[str, _Code]:
 
 
 def _prctl() -> _Code:
-    others = _argument_in(0, _PRCTLS, errno.EINVAL)[1:]
-    traced = [(_IF_EQUAL, 0, 1, option) for option in _PRCTLS_TO_FORK]
-    return [
-        (_LOAD, 0, 0, _ARGS),
-        *(step for check in traced for step in (check, (_RETURN, 0, 0, TRACE))),
-        *others,
-    ]
+    load, *others = _argument_in(0, _PRCTLS, errno.EINVAL)
+    return [load, (_IF_EQUAL, 0, 1, _PR_SET_DUMPABLE), (_RETURN, 0, 0, TRACE), *others]
 
 
 def _socket() -> _Code:

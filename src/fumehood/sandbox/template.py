@@ -43,25 +43,31 @@ class Template:
         if killed := self._end_others():
             self._lost += (f"{killed} other process{'es' if killed > 1 else ''}",)
 
-    def copies(self, count: int = 1) -> list[Opened]:
-        """Fork copies into sandboxes of their own, which run when this returns: all or none. Raises `ForkRefused`."""
+    def copies(self, count: int = 1, *, last: bool = False) -> list[Opened]:
+        """Fork copies into sandboxes of their own, which run when this returns: all or none. Raises `ForkRefused`.
+
+        `last`: there will be no others, and it is closed.
+        """
         made: list[Opened] = []
         try:
             while len(made) < count:
-                made += self._some(min(count - len(made), _AT_ONCE))
+                turn = min(count - len(made), _AT_ONCE)
+                made += self._some(turn, retire=last and len(made) + turn == count)
         except BaseException:
             for each in made:
                 each.live.kill()
                 each.release()
             raise
+        if last:
+            self._drop()
         return made
 
-    def _some(self, count: int) -> list[Opened]:
+    def _some(self, count: int, *, retire: bool) -> list[Opened]:
         lives: list[Live] = []
         try:
             for _number in range(count):
                 lives.append(Live(self._limits, cgroup=self._opened.live.cgroup is not None, channel=True))
-            lost = self._fork(lives)
+            lost = self._fork(lives, retire=retire)
         except BaseException as error:
             for live in lives:
                 live.kill()
@@ -98,20 +104,16 @@ class Template:
             os.close(self._launcher.spawn_emptier(list(self._processes)))
         self._drop()
 
-    def _fork(self, lives: list[Live]) -> list[str]:
+    def _fork(self, lives: list[Live], *, retire: bool) -> list[str]:
         channel = self._opened.live.channel
         if channel is None or self._opened.live.is_dead():
             raise SandboxFailed("what it would be forked from is dead")
         orders = [(live.stdio, live.far) for live in lives]
-        helper = self._launcher.spawn_copier(self._processes[0], self._limits, orders, channel)
-        try:
-            for live in lives:
-                live.born()
-            return _wait(lives)
-        finally:
-            # It holds the program until it ends; the next copy's helper needs to.
-            _wait_for_end(helper)
-            os.close(helper)
+        retired = list(self._processes) if retire else []
+        os.close(self._launcher.spawn_copier(self._processes[0], self._limits, orders, channel, retired))
+        for live in lives:
+            live.born()
+        return _wait(lives)
 
     def _drop(self) -> None:
         with self._lock:
@@ -185,12 +187,6 @@ def _wait(lives: list[Live]) -> list[str]:
             elif not kind:
                 raise SandboxFailed("what forks it was killed")
     return [lost[live] for live in lives]
-
-
-def _wait_for_end(pidfd: int) -> None:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll(SETUP_SECONDS * 1000)
 
 
 def _number_inside(pid: int) -> int:
