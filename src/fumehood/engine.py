@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from .protocol.execution import EndReason
     from .protocol.executor import OutputListener
     from .runtimes.runtime import Notice, SessionStart, Start, Warmth
+    from .sandbox.incarnation import Opened
     from .sandbox.launcher import Launcher
     from .sandbox.live import Spawn
     from .sandbox.pool import Pool, Taken
     from .sandbox.warm import Kit
-    from .sandbox.incarnation import Opened
     from .sessions import Session
 
 #: What every program finds in its environment besides what its caller passed.
@@ -153,7 +153,7 @@ class Engine:
             taken = self._pool.fork(self._kit(start, start.warm), request.limits)
         if taken is not None:
             taken.live.order(f"/work/{start.program}", files, dict(request.env), (str(CHANNEL),))
-            return Opened(taken.live, taken.done, plain_cells=begins.plain_cells)
+            return Opened(taken.live, taken.done, plain_cells=begins.plain_cells, forkable=begins.forkable)
         live = Live(request.limits, cgroup="cgroup" not in self.without, channel=True)
         lease = UserLease()
 
@@ -164,12 +164,11 @@ class Engine:
         try:
             lease.__enter__()
             spec = self._spec(request.replace(args=(str(CHANNEL),)), start, files)
-            forkable = not begins.plain_cells and self._launcher is not None
-            live.start(spec.replace(forkable=forkable), self.spawn, lease.user)
+            live.start(spec.replace(forkable=begins.forkable), self.spawn, lease.user)
         except BaseException:
             release()
             raise
-        return Opened(live, release, plain_cells=begins.plain_cells)
+        return Opened(live, release, plain_cells=begins.plain_cells, forkable=begins.forkable)
 
     def prepare(self, language: str = "python", limits: Limits | None = None) -> None:
         """Return when a warm sandbox of the language waits for a program.

@@ -106,20 +106,23 @@ class Session:
         """Return `count` new sessions that begin with all that this one holds at this moment, each in a sandbox of its own.
 
         Memory is copied on write, files are copied, files that are open stay so; random generators draw anew. What cannot be
-        taken along, threads and child processes and sockets, is gone in this session too, and told in `lost`: it goes on as one of the
-        copies. Raises `ForkRefused` (it goes on as it was), `SessionBusy` while a cell runs, `SessionDead`.
+        taken along, threads and child processes and sockets, is gone in this session too, and told in `lost`: it goes on as one
+        of the copies. Raises `ForkRefused` (it goes on as it was), `SessionBusy` while a cell runs, `SessionDead`.
         """
         if not 1 <= count <= _FORKS:
             raise InvalidRequest(f"a session cannot be forked {count} times at once: ask for 1 to {_FORKS}")
         copies = self._become_a_copy(count, last=True)[1]
         forks: list[Session] = []
         try:
-            for each in copies:
-                forks.append(self._sibling(each))
+            while copies:
+                forks.append(self._sibling(copies.pop()))
         except BaseException:
             for fork in forks:
                 fork.close()
             raise
+        finally:
+            for each in copies:
+                each.discard()
         return forks
 
     async def afork(self, count: int = 1) -> list[Session]:
@@ -130,13 +133,17 @@ class Session:
 
     def checkpoint(self) -> Checkpoint:
         """Return all that this session holds at this moment, to go back to by `restore`. It costs and raises what `fork` does."""
-        return Checkpoint(self._become_a_copy(0, last=False)[0])
+        return Checkpoint(self.language, self._become_a_copy(0, last=False)[0])
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint, of this session or of another with its language; what came since is gone.
 
         A dead session lives again by it. Raises `ForkRefused` (it goes on as it was), `SessionBusy`.
         """
+        if checkpoint.language != self.language:
+            raise InvalidRequest(
+                f"a session of {self.language} cannot go back to a checkpoint of {checkpoint.language}"
+            )
         with self._alone(), self._changes:
             (opened,) = checkpoint._template.copies()
             self._incarnation.end("closed", "it was restored to a checkpoint")
@@ -182,8 +189,9 @@ class Session:
 
     def _live_in(self, opened: Opened) -> None:
         self._opened = opened
-        self._incarnation = Incarnation(opened, self.limits, self._idle_seconds, self._lifetime_seconds)
         self.lost = opened.lost
+        self._incarnation = Incarnation(opened, self.limits, self._idle_seconds, self._lifetime_seconds)
+        self._incarnation.start()
 
     def _become_a_copy(self, others: int, *, last: bool) -> tuple[Template, list[Opened]]:
         """Bring the program to a stand for good, and go on in a first copy of it; return it, and other copies."""
@@ -191,16 +199,22 @@ class Session:
             raise ForkRefused("the session cannot be forked: its engine starts every sandbox by itself")
         with self._alone(), self._changes:
             held = self._incarnation.hold()
-            template = None
             try:
                 template = Template(self._opened, held, self.limits, self._birth.launcher)
-                own, *copies = template.copies(1 + others, last=last)
-            except BaseException:
-                if template is not None:
+                try:
+                    own, *copies = template.copies(1 + others, last=last)
+                except BaseException:
                     template.thaw()
+                    raise
+            except BaseException:
                 self._live_in(self._opened)
                 raise
-            self._live_in(own)
+            try:
+                self._live_in(own)
+            except BaseException:
+                for each in copies:
+                    each.discard()
+                raise
             return template, copies
 
     def _sibling(self, opened: Opened) -> Session:
@@ -213,8 +227,8 @@ class Session:
 class Checkpoint:
     """What a session held at one moment. It keeps that in memory until it is closed: use it in a `with`, or call `close`."""
 
-    def __init__(self, template: Template) -> None:
-        self._template = template
+    def __init__(self, language: str, template: Template) -> None:
+        self.language, self._template = language, template
         self._end = weakref.finalize(self, template.close)
 
     def close(self) -> None:

@@ -60,7 +60,9 @@ class Python:
             preload=(*self._warm.preload, *_FOR_SESSIONS, *self._session_preload), sample=self._warm.sample,
             settled=self._warm.settled,
         )  # fmt: skip
-        return SessionStart.of(start.replace(warm=warm, revision=f"{start.revision} for sessions"), "session.py")
+        return SessionStart.of(
+            start.replace(warm=warm, revision=f"{start.revision} for sessions"), "session.py", forkable=True
+        )
 
     def _start_in(self, environment: str, name: str | None) -> Start:
         return Start(

@@ -35,19 +35,22 @@ if TYPE_CHECKING:
 class SessionStart(Record):
     """How to start a session: its program's start and source text. Its last argument is the number of its channel's descriptor.
 
-    `plain_cells`: cells are sent to it as they are, not as JSON.
+    `plain_cells`: cells are sent to it as they are, not as JSON. `forkable`: it comes to a stand when asked, to be forked.
     """
 
     start: Start
     source: bytes
     plain_cells: bool = False
+    forkable: bool = False
 
     @classmethod
-    def of(cls, start: Start, program: str, *, plain_cells: bool = False) -> SessionStart:
+    def of(
+        cls, start: Start, program: str, *, plain_cells: bool = False, forkable: bool = False
+    ) -> SessionStart:  # fmt: skip
         """Return the start of a session by one of the programs in `guest`."""
         here = os.path.dirname(os.path.abspath(__file__))
         with open(os.path.join(here, "guest", program), "rb") as file:
-            return cls(start=start, source=file.read(), plain_cells=plain_cells)
+            return cls(start=start, source=file.read(), plain_cells=plain_cells, forkable=forkable)
 
 
 class Warmth(Record):

@@ -1,11 +1,13 @@
 """Forks a sandbox of its own from a session's program that was stopped: `launcher` runs this in a process of its own.
 
-The stopped program, the template, is in the guest's hands: every system call below that it or its copy makes is put
-to it from here, by ptrace, and between two of them it executes nothing. Its first child becomes process 1 of new
-namespaces nested in the template's, shares the template's memory, and never runs an instruction again. The second, forked from
-that one with the memory copied on write, becomes the copy's program. Trusted code of ours joins the new namespaces for a moment to put up
-mounts and disk. Promised: a copy has no descriptor, file, mapping, user namespace or process in common with the template or another copy; it runs
-only once its walls have been read back from the kernel. Should this process fail or be killed, so are all that it holds.
+The stopped program, the template, is in the guest's hands: every system call below that it or its copy makes is put to it from
+here, by ptrace, and between two of them it executes nothing. Its first child becomes process 1 of new namespaces nested in the
+template's, shares the template's memory, and never runs an instruction again. The second, forked from that one with the memory
+copied on write, becomes the copy's program. A process of ours joins the new namespaces for a moment to put up mounts and disk.
+
+Promised: a copy has no descriptor, writable file, mapping, user namespace or process in common with the template or another copy;
+it runs only once its walls have been read back from the kernel. Should this process fail or be killed, so are all that it holds.
+Not promised: that memory which was there before the fork is charged to the copy; it stays charged to the sandbox that made it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import stat
 import struct
 import time
 
-from . import disk, init, kernel, tree
+from . import disk, init, kernel, tree, usage
 from .isolation.namespaces import NAMESPACES, map_users
 from .live import BORN, RUNS
 from .spec import USER_ID, Spec
@@ -51,18 +53,29 @@ class Order:
         self.stdio, self.control = stdio, control
 
 
-def copy(template: int, limits: Limits, orders: list[Order], channel: socket, retired: list[int]) -> None:
-    """Fork copies of the process `template`. Ends this process.
+class Held:
+    """What copies are forked from, by numbers of the host's: its process 1, the template, and the session's own process.
 
-    `channel` is the host's to the template: by it the descriptors are handed over. `retired` are emptied in the end, as by `empty`.
+    That is another one where it had threads and forked itself; else the template again.
+    """
+
+    def __init__(self, first: int, template: int, own: int) -> None:
+        self.first, self.template, self.own = first, template, own
+
+
+def copy(held: Held, limits: Limits, orders: list[Order], channel: socket, *, retire: bool) -> None:
+    """Fork copies of the template. Ends this process.
+
+    `channel` is the host's to the template: by it the descriptors are handed over. `retire` empties it in the end, as by `empty`.
     """
     status, parent = 1, None
     try:
-        parent = _seize(template)
-        _refuse_shared_memory(template)
+        parent = _seize(held.template)
+        _require_stillness(held)
+        _refuse_shared_memory(held.template)
         _copy(parent, limits, orders, channel)
-        if retired:
-            empty(retired)
+        if retire:
+            empty(held)
         status = 0
     except OSError as error:
         if parent is not None:
@@ -75,11 +88,11 @@ def copy(template: int, limits: Limits, orders: list[Order], channel: socket, re
         os._exit(status)
 
 
-def empty(processes: list[int]) -> None:
-    """Have stopped processes give up their memory, and wait for ever. Ends this process."""
+def empty(held: Held) -> None:
+    """Have the stopped processes give up their memory, and wait for ever. Ends this process."""
     status = 1
     try:
-        for each in processes:
+        for each in {held.template, held.own}:
             process = _seize(each, paused=False)
             try:
                 _forget_memory(process)
@@ -167,6 +180,21 @@ def _seize(process: int, *, paused: bool = True) -> Tracee:
             if time.monotonic() > until:
                 raise
             time.sleep(0.0005)
+
+
+def _require_stillness(held: Held) -> None:
+    """Check that nothing of the guest runs in the template's namespaces: it could reach into its memory, and into its copies.
+
+    Nothing can begin to, once nothing does. Copies that were forked before are in namespaces of their own.
+    """
+    if len(os.listdir(f"/proc/{held.template}/task")) != 1:
+        raise OSError("the process has threads")
+    namespace = os.readlink(f"/proc/{held.template}/ns/pid")
+    for pid in usage.tree(held.first):
+        if pid not in (held.first, held.template) and usage.states(pid) - {"Z", "X"}:
+            is_stopped = pid == held.own and usage.states(pid) <= {"T", "t"}
+            if not is_stopped and os.readlink(f"/proc/{pid}/ns/pid") == namespace:
+                raise OSError("a process of its own still runs beside it")
 
 
 def _refuse_shared_memory(process: int) -> None:
@@ -317,14 +345,14 @@ def _settle_descriptors(program: Tracee) -> str:
         if stat.S_ISCHR(mode):
             continue  # /dev/null and its like hold nothing
         flags, position = _file_state(program.pid, descriptor)
-        fresh = inert
+        fresh = None
         if (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and not link.startswith("/proc"):
             fresh = _open_anew(program, descriptor, link, flags, position)
-        if fresh == inert:
-            kind = link.partition(":")[0]
+        program.call(_number("dup3"), inert if fresh is None else fresh, descriptor, flags & os.O_CLOEXEC)
+        if fresh is None:
+            kind = "file" if link.startswith("/") else link.partition(":")[0]
             lost[kind] = lost.get(kind, 0) + 1
-        program.call(_number("dup3"), fresh, descriptor, flags & os.O_CLOEXEC)
-        if fresh != inert:
+        else:
             program.call(_number("close"), fresh)
     program.call(_number("close"), inert)
     return ", ".join(f"{count} {kind}" for kind, count in lost.items())[:1000]
@@ -336,11 +364,15 @@ def _file_state(pid: int, descriptor: int) -> tuple[int, int]:
     return int(facts["flags"], 8), int(facts["pos"])
 
 
-def _open_anew(program: Tracee, descriptor: int, link: str, flags: int, position: int) -> int:
+def _open_anew(program: Tracee, descriptor: int, link: str, flags: int, position: int) -> int | None:
+    """Open on the copy's disk what is open on the template's; None where that cannot be."""
     source = f"/proc/{program.pid}/fd/{descriptor}"
     if os.stat(source).st_nlink:
         path = program.write(os.fsencode(link) + b"\0")
-        fresh = program.call(_number("openat"), kernel.AT_FDCWD, path, flags & _FILE_FLAGS | os.O_CLOEXEC)
+        try:
+            fresh = program.call(_number("openat"), kernel.AT_FDCWD, path, flags & _FILE_FLAGS | os.O_CLOEXEC)
+        except OSError:
+            return None
     else:
         # It has no name: what it holds goes into another that has none.
         path = program.write(b"/tmp\0")
@@ -351,7 +383,8 @@ def _open_anew(program: Tracee, descriptor: int, link: str, flags: int, position
         os.close(from_old)
         os.close(to_new)
     if not flags & os.O_PATH:
-        program.call(_number("lseek"), fresh, position, os.SEEK_SET)
+        with contextlib.suppress(OSError):  # of a folder that has other entries now
+            program.call(_number("lseek"), fresh, position, os.SEEK_SET)
     return fresh
 
 

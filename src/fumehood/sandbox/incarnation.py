@@ -1,7 +1,8 @@
 """One life of a session: one sandbox whose program runs cells, and the thread that listens to it.
 
 Promised: a cell ends, or the sandbox does, within its time; what comes from inside is bounded; how it died is told from what the
-kernel and its owner did. Not promised: that what a cell claims to have shown is what its code did: all of it is the guest's own word.
+kernel and its owner did. Not promised: that what a cell claims to have shown is what its code did: all of it is the guest's
+own word.
 """
 
 from __future__ import annotations
@@ -49,10 +50,16 @@ _LAST = ("done", "ready", "still")
 class Opened:
     """A sandbox that runs a session's program, and how to give it back."""
 
-    def __init__(self, live: Live, release: Callable[[], None], *, plain_cells: bool) -> None:
-        self.live, self.release, self.plain_cells = live, release, plain_cells
+    def __init__(self, live: Live, release: Callable[[], None], *, plain_cells: bool, forkable: bool) -> None:
+        self.live, self.release, self.plain_cells, self.forkable = live, release, plain_cells, forkable
         #: What a fork did not take along, in words.
         self.lost: tuple[str, ...] = ()
+
+    def discard(self) -> None:
+        """End the sandbox, which nobody listens to, and give it back."""
+        self.live.kill()
+        self.live.is_dead(_START_SECONDS)
+        self.release()
 
 
 class Held(Record):
@@ -91,7 +98,7 @@ class Incarnation:
 
     def __init__(self, opened: Opened, limits: Limits, idle_seconds: float, lifetime_seconds: float) -> None:
         self._live, self._release, self._limits = opened.live, opened.release, limits
-        self._plain_cells = opened.plain_cells
+        self._plain_cells, self._forkable = opened.plain_cells, opened.forkable
         self._idle_seconds = idle_seconds
         self._used_at = time.monotonic()
         self._dies_at = self._used_at + lifetime_seconds
@@ -109,20 +116,25 @@ class Incarnation:
         self._live.channel.setblocking(False)
         self._channel = Channel(self._live.channel, limits.output_bytes + _PIECE)
         # That its program says that it is ready is its first cell.
-        first = _Cell(_START_SECONDS)
-        self._cell: _Cell | None = first
+        self._first = _Cell(_START_SECONDS)
+        self._cell: _Cell | None = self._first
         self._listener = threading.Thread(target=self._listen, name="fumehood-session", daemon=True)
+
+    def start(self) -> None:
+        """Return when its program is ready. Raises `SandboxFailed` where it is dead instead; then so is this."""
         self._listener.start()
-        self._await(first, None)
-        if not first.is_well():
+        self._await(self._first, None)
+        if not self._first.is_well():
             self.end("timeout", "its program was not ready in time")
             raise SandboxFailed(f"the session did not start: {self.death}")
 
     @property
     def status(self) -> str:
+        """Say what `Session.status` says."""
         return "dead" if self.death is not None else "idle" if self._cell is None else "busy"
 
     def run(self, code: str, seconds: float, on_event: Listener | None) -> CellResult:
+        """Do what `Session.run` does, for one caller at a time."""
         cell = self._begin(code if self._plain_cells else json.dumps({"run": code}), seconds)
         try:
             events = self._await(cell, on_event)
@@ -141,8 +153,10 @@ class Incarnation:
 
         Raises `ForkRefused` where it cannot; then it goes on.
         """
-        if self._plain_cells:
-            raise ForkRefused("only sessions of python can be forked")
+        if not self._forkable:
+            raise ForkRefused(
+                "only sessions of python can be forked: those of other languages have threads or wait for others"
+            )
         cell = self._begin(json.dumps({"hold": True}), _HOLD_SECONDS)
         self._await(cell, None)
         if cell.held is None:
@@ -206,6 +220,7 @@ class Incarnation:
             cell.deadline = time.monotonic() + _START_SECONDS
 
     def interrupt(self) -> None:
+        """Do what `Session.interrupt` does."""
         with self._lock:
             if self._cell is None or self.death is not None:
                 return

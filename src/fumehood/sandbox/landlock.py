@@ -1,8 +1,8 @@
 """The second wall around files: Landlock rules that mirror the mounts.
 
-Promised: outside `/work`, `/tmp` and `/dev/shm` nothing can be changed even if a mount were writable (not in a session that
-can be forked: see `any_disk`), and signals and abstract sockets stay within the sandbox where the kernel can do that (ABI 6). Not promised: anything about the network, whose
-wall is the empty network namespace.
+Promised: outside `/work`, `/tmp` and `/dev/shm` nothing can be changed even if a mount were writable (but see `any_disk`), and
+signals and abstract sockets stay within the sandbox where the kernel can do that (ABI 6). Not promised: anything about the
+network, whose wall is the empty network namespace.
 """
 
 from __future__ import annotations

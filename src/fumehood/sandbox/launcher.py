@@ -59,16 +59,16 @@ class Launcher:
         return self._request("zygote", (spec.as_plain(), first_user, preload, sample), [control.fileno()])[1]
 
     def spawn_copier(
-        self, template: int, limits: Limits, orders: list[tuple[tuple[int, ...], _socket.socket]],
-        channel: _socket.socket, retired: list[int],
+        self, held: tuple[int, int, int], limits: Limits, orders: list[tuple[tuple[int, ...], _socket.socket]],
+        channel: _socket.socket, *, retire: bool,
     ) -> int:  # fmt: skip
-        """Do what `copying.copy` does, in a process of its own; return that one's pidfd. `orders`: streams and control."""
+        """Do what `copying.copy` does, in a process of its own; return its pidfd. `held` and `orders` as its classes."""
         descriptors = [number for stdio, control in orders for number in (*stdio, control.fileno())]
-        return self._request("copy", (template, limits.as_dict(), retired), [*descriptors, channel.fileno()])[1]
+        return self._request("copy", (held, limits.as_dict(), retire), [*descriptors, channel.fileno()])[1]
 
-    def spawn_emptier(self, processes: list[int]) -> int:
+    def spawn_emptier(self, held: tuple[int, int, int]) -> int:
         """Do what `copying.empty` does, likewise."""
-        return self._request("empty", (processes,), [])[1]
+        return self._request("empty", held, [])[1]
 
     def _request(self, kind: str, arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
         # In memory and not in the message: files may be large.
@@ -200,7 +200,7 @@ def _spawn_zygote(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
 def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
     from . import copying  # noqa: PLC0415 - few sessions are forked
 
-    template, limits, retired = arguments
+    held, limits, retire = arguments
     pid = _fork_helper(descriptors)
     if pid == 0:
         *numbers, channel = descriptors
@@ -208,7 +208,8 @@ def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
             copying.Order(tuple(numbers[at : at + 4]), socket.socket(fileno=numbers[at + 4]))
             for at in range(0, len(numbers), 5)
         ]
-        copying.copy(template, Limits(**limits), orders, socket.socket(fileno=channel), retired)
+        host = socket.socket(fileno=channel)
+        copying.copy(copying.Held(*held), Limits(**limits), orders, host, retire=retire)
     return pid, os.pidfd_open(pid)
 
 
@@ -217,7 +218,7 @@ def _spawn_emptier(arguments: tuple[Any, ...], _descriptors: list[int]) -> tuple
 
     pid = _fork_helper([])
     if pid == 0:
-        copying.empty(*arguments)
+        copying.empty(copying.Held(*arguments))
     return pid, os.pidfd_open(pid)
 
 

@@ -25,7 +25,7 @@ class Spec(Record):
 
     `argv[0]` is a path inside the walls. `environment` is complete. `mounts` come on top of the base system's.
     `files` are laid into `/work`. `profile` is the list of system calls, one of `syscalls.PROFILES`.
-    `forkable`: a session whose disk will be another in its copies. `without` names the walls that the operator gave up, in so many words.
+    `without` names the walls that the operator gave up, in so many words. `forkable`: a session, whose copies have other disks.
     """
 
     argv: tuple[str, ...]

@@ -1,7 +1,8 @@
 """A session's program brought to a stand for good, and the copies of its sandbox that are forked from it.
 
-Promised: no process of the guest runs in the template's sandbox any more, which is what makes nesting others in it safe: a process could
-act upon namespaces below its own. The sandbox stays, as an empty shell in the end, for as long as a copy lives. Any thread may call.
+Promised: no process of the guest runs in the template's sandbox any more, which is what makes nesting others in it safe: one
+could act upon namespaces below its own. The sandbox stays, as an empty shell in the end, for as long as a copy lives. Any
+thread may call.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ForkRefused, SandboxFailed
-from . import kernel, usage
+from . import kernel, tracing, usage
 from .incarnation import Opened
 from .init import MAPPED
 from .live import BORN, RUNS, SETUP_SECONDS, Live
@@ -38,10 +39,16 @@ class Template:
         self._lock = threading.Lock()
         # Its maker and each living copy.
         self._users = 1
-        self._processes = self._held_processes(held.pid)
+        #: The process to fork, and the session's own where that is another: it had threads, and forked itself.
+        self._processes = tuple(pid for pid in (opened.live.program_pid,) if pid is not None)
         self._lost = tuple(f"thread {name}" for name in held.threads)
-        if killed := self._end_others():
-            self._lost += (f"{killed} other process{'es' if killed > 1 else ''}",)
+        try:
+            self._processes = self._held_processes(held.pid)
+            if killed := self._end_others():
+                self._lost += (f"{killed} other process{'es' if killed > 1 else ''}",)
+        except BaseException:
+            self.thaw()
+            raise
 
     def copies(self, count: int = 1, *, last: bool = False) -> list[Opened]:
         """Fork copies into sandboxes of their own, which run when this returns: all or none. Raises `ForkRefused`.
@@ -55,8 +62,7 @@ class Template:
                 made += self._some(turn, retire=last and len(made) + turn == count)
         except BaseException:
             for each in made:
-                each.live.kill()
-                each.release()
+                each.discard()
             raise
         if last:
             self._drop()
@@ -65,7 +71,7 @@ class Template:
     def _some(self, count: int, *, retire: bool) -> list[Opened]:
         lives: list[Live] = []
         try:
-            for _number in range(count):
+            while len(lives) < count:
                 lives.append(Live(self._limits, cgroup=self._opened.live.cgroup is not None, channel=True))
             lost = self._fork(lives, retire=retire)
         except BaseException as error:
@@ -81,27 +87,32 @@ class Template:
 
     def _opened_copy(self, live: Live, lost: str) -> Opened:
         def release() -> None:
-            live.is_dead(SETUP_SECONDS)
             live.close()
             self._drop()
 
-        opened = Opened(live, release, plain_cells=self._opened.plain_cells)
+        opened = Opened(live, release, plain_cells=self._opened.plain_cells, forkable=True)
         opened.lost = (*self._lost, *((lost,) if lost else ()))
         return opened
 
-    def thaw(self) -> Opened:
+    def thaw(self) -> None:
         """Have the program go on as if nothing had been asked; the sandbox is the caller's again. No copy may have been made."""
-        os.kill(self._processes[0], signal.SIGINT)
-        if len(self._processes) > 1:
-            os.kill(self._processes[1], signal.SIGCONT)
-        return self._opened
+        until, was_there = time.monotonic() + _STOP_SECONDS, False
+        with contextlib.suppress(OSError):  # it ended
+            for other in self._processes[1:]:
+                os.kill(other, signal.SIGCONT)
+            # A signal that comes just before it waits is lost, so until it is seen to have left.
+            while time.monotonic() < until and (waits := tracing.is_paused(self._processes[0])) >= was_there:
+                if waits:
+                    was_there = True
+                    os.kill(self._processes[0], signal.SIGINT)
+                time.sleep(0.0005)
 
     def close(self) -> None:
         """Fork no more copies: its memory is given up, and its sandbox ends with the last of them."""
         with self._lock:
             is_needed = self._users > 1
         if is_needed and not self._opened.live.is_dead():
-            os.close(self._launcher.spawn_emptier(list(self._processes)))
+            os.close(self._launcher.spawn_emptier(self._held))
         self._drop()
 
     def _fork(self, lives: list[Live], *, retire: bool) -> list[str]:
@@ -109,25 +120,26 @@ class Template:
         if channel is None or self._opened.live.is_dead():
             raise SandboxFailed("what it would be forked from is dead")
         orders = [(live.stdio, live.far) for live in lives]
-        retired = list(self._processes) if retire else []
-        os.close(self._launcher.spawn_copier(self._processes[0], self._limits, orders, channel, retired))
+        os.close(self._launcher.spawn_copier(self._held, self._limits, orders, channel, retire=retire))
         for live in lives:
             live.born()
         return _wait(lives)
+
+    @property
+    def _held(self) -> tuple[int, int, int]:
+        return self._opened.live.pid, self._processes[0], self._processes[-1]
 
     def _drop(self) -> None:
         with self._lock:
             self._users -= 1
             is_last = self._users == 0
         if is_last:
-            self._opened.live.kill()
-            self._opened.live.is_dead(SETUP_SECONDS)
-            self._opened.release()
+            self._opened.discard()
 
     def _held_processes(self, inside: int) -> tuple[int, ...]:
-        """Return the process to fork, and the session's own where that is another: it had threads and forked itself."""
+        """Return what `_processes` holds, given the number inside of the process to fork."""
         own = self._opened.live.program_pid
-        for pid in usage.tree(self._opened.live.pid):
+        for pid in usage.tree(self._opened.live.pid)[1:]:
             if _number_inside(pid) == inside:
                 return (pid,) if pid == own or own is None else (pid, own)
         raise ForkRefused("the session cannot be forked: the process that it named is not there")
@@ -139,7 +151,9 @@ class Template:
             _wait_until_stopped(pid)
         kept, killed = {self._opened.live.pid, *self._processes}, set[int]()
         until = time.monotonic() + _STOP_SECONDS
-        while others := [pid for pid in usage.tree(self._opened.live.pid) if pid not in kept and not _is_zombie(pid)]:
+        while others := [
+            pid for pid in usage.tree(self._opened.live.pid) if pid not in kept and usage.states(pid) - {"Z", "X"}
+        ]:
             if time.monotonic() > until:
                 raise ForkRefused("the session cannot be forked: its processes multiply")
             for pid in others:
@@ -197,20 +211,9 @@ def _number_inside(pid: int) -> int:
     return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith("NSpid:"))
 
 
-def _state(pid: int, thread: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/task/{thread}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
-    except OSError:
-        return "X"
-
-
-def _is_zombie(pid: int) -> bool:
-    return _state(pid, str(pid)) in ("Z", "X")
-
-
 def _wait_until_stopped(pid: int) -> None:
     until = time.monotonic() + _STOP_SECONDS
-    while any(_state(pid, thread) not in ("T", "t", "Z", "X") for thread in os.listdir(f"/proc/{pid}/task")):
+    while usage.states(pid) - {"T", "t"}:
         if time.monotonic() > until:
             raise ForkRefused("the session cannot be forked: its threads cannot be stopped")
         time.sleep(0.0005)

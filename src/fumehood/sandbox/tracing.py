@@ -41,53 +41,56 @@ for _name in ("process_vm_writev", "process_vm_readv"):
     _call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 
 
-class _X86:
-    """Registers in the order of struct user_regs_struct."""
+class _Registers:
+    """How a processor's registers carry system calls: each name is a place among them. Here x86-64, as struct user_regs_struct."""
 
-    count, pause = 27, 34
-    arguments = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
+    count = 27
+    arguments: tuple[int, ...] = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
     result, number, stack, at = 10, 15, 19, 16  # rax, orig_rax, rsp, rip
     instruction = b"\x0f\x05"
+    #: The number of the call in which the C library's `pause` waits.
+    pause = 34
 
-    @classmethod
-    def entry(cls, registers: list[int]) -> int:
+    def entry(self, registers: list[int]) -> int:
         """Return where the instruction lies that led into the kernel."""
-        return registers[cls.at] - 2
+        return registers[self.at] - len(self.instruction)
 
-    @classmethod
-    def set_call(cls, registers: list[int], number: int, entry: int) -> None:
-        registers[10], registers[15], registers[16] = number, _NONE, entry
+    def set_call(self, registers: list[int], number: int, entry: int) -> None:
+        registers[self.result], registers[self.number], registers[self.at] = number, _NONE, entry
 
-    @classmethod
-    def set_return(cls, registers: list[int], value: int) -> None:
-        registers[10], registers[15] = value, _NONE
+    def set_return(self, registers: list[int], value: int) -> None:
+        registers[self.result], registers[self.number] = value, _NONE
 
 
-class _Arm64:
-    """Registers in the order of struct user_pt_regs. Not exercised: no such machine was at hand."""
+class _Arm64(_Registers):
+    """As struct user_pt_regs. Not exercised: no such machine was at hand."""
 
-    count, pause = 34, 73  # ppoll is what the C library's pause is there
+    count = 34
     arguments = (0, 1, 2, 3, 4, 5)
     result, number, stack, at = 0, 8, 31, 32
     instruction = b"\x01\x00\x00\xd4"
+    pause = 73  # ppoll
 
-    @classmethod
-    def entry(cls, registers: list[int]) -> int:
+    def entry(self, registers: list[int]) -> int:
         # The kernel has set the program counter back already, to restart the call.
-        return registers[cls.at]
+        return registers[self.at]
 
-    @classmethod
-    def set_call(cls, registers: list[int], number: int, entry: int) -> None:
-        registers[8], registers[32] = number, entry
+    def set_call(self, registers: list[int], number: int, entry: int) -> None:
+        registers[self.number], registers[self.at] = number, entry
 
-    @classmethod
-    def set_return(cls, registers: list[int], value: int) -> None:
-        registers[0] = value
-        registers[32] += len(cls.instruction)
+    def set_return(self, registers: list[int], value: int) -> None:
+        registers[self.result] = value
+        registers[self.at] += len(self.instruction)
 
 
 _NONE = (1 << 64) - 1
-_MACHINE = {"x86_64": _X86, "aarch64": _Arm64}.get(kernel.MACHINE, _X86)
+_MACHINE = _Arm64() if kernel.MACHINE == "aarch64" else _Registers()
+
+
+def is_paused(pid: int) -> bool:
+    """Whether a process waits in `pause`. Raises OSError where it has ended."""
+    with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+        return file.read().split()[0] == str(_MACHINE.pause)
 
 
 class Tracee:
@@ -207,7 +210,9 @@ class Tracee:
         _ptrace(request, self.pid, _NT_PRSTATUS, ctypes.addressof(vector))
         return buffer.raw
 
-    def _transfer(self, function: ctypes._FuncPointer, address: int, buffer: ctypes.Array[ctypes.c_char], size: int) -> None:
+    def _transfer(
+        self, function: ctypes._FuncPointer, address: int, buffer: ctypes.Array[ctypes.c_char], size: int
+    ) -> None:
         mine = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), size)
         theirs = (ctypes.c_uint64 * 2)(address, size)
         if function(self.pid, ctypes.addressof(mine), 1, ctypes.addressof(theirs), 1, 0) != size:

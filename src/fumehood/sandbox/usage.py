@@ -47,6 +47,18 @@ def tree(first: int) -> list[int]:
     return found
 
 
+def states(pid: int) -> set[str]:
+    """Return the states of a process's threads, as letters of proc(5): "T" is stopped, "Z" and "X" have ended."""
+    found = set[str]()
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                found.add(file.read().rpartition(b")")[2].split()[0].decode())
+    except OSError:
+        found.add("X")
+    return found
+
+
 def _cpu_ticks(pid: int) -> int:
     with open(f"/proc/{pid}/stat", "rb") as file:
         # The name in brackets is the guest's choice and may hold anything, a ')' too: take the last.

@@ -182,7 +182,9 @@ class _Programs:
         yield self._libc.fopen(program, b"rb"), program, 1, None
         self._warm.end(results[-1])
 
-    def _fork(self, request: tuple[int | None, dict[str, Any], bool, bool, bool], descriptors: list[int]) -> socket | None:
+    def _fork(
+        self, request: tuple[int | None, dict[str, Any], bool, bool, bool], descriptors: list[int]
+    ) -> socket | None:
         """Fork one sandbox; in its program's process return the socket on which its order comes."""
         user, limits, sampled, self._has_time, forkable = request
         try:
