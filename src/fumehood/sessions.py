@@ -207,6 +207,7 @@ class Session:
                     template.thaw()
                     raise
             except BaseException:
+                self._opened.ran_before = True
                 self._live_in(self._opened)
                 raise
             try:

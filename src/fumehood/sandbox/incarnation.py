@@ -41,8 +41,9 @@ _GRACE_SECONDS = 1.0
 _SAMPLE_SECONDS, _SAMPLE_IDLE_SECONDS = 0.02, 0.25
 _PIECE = 1 << 16
 _PIECES_AT_THE_END = 32
-# What a program has to come to a stand.
+# What a program has to come to a stand, and what one that was forked, or was not, has to go on.
 _HOLD_SECONDS = 5.0
+_RESUME_SECONDS = 5.0
 # Messages that end a cell.
 _LAST = ("done", "ready", "still")
 
@@ -52,6 +53,8 @@ class Opened:
 
     def __init__(self, live: Live, release: Callable[[], None], *, plain_cells: bool, forkable: bool) -> None:
         self.live, self.release, self.plain_cells, self.forkable = live, release, plain_cells, forkable
+        #: Whether its program has been ready once.
+        self.ran_before = False
         #: What a fork did not take along, in words.
         self.lost: tuple[str, ...] = ()
 
@@ -116,7 +119,7 @@ class Incarnation:
         self._live.channel.setblocking(False)
         self._channel = Channel(self._live.channel, limits.output_bytes + _PIECE)
         # That its program says that it is ready is its first cell.
-        self._first = _Cell(_START_SECONDS)
+        self._first = _Cell(_RESUME_SECONDS if opened.ran_before else _START_SECONDS)
         self._cell: _Cell | None = self._first
         self._listener = threading.Thread(target=self._listen, name="fumehood-session", daemon=True)
 
@@ -334,13 +337,14 @@ class Incarnation:
         kind = message.get("type")
         if kind in (*_LAST, "error"):
             self._drain_streams()
+        held = _held(message) if kind == "still" else None
         if kind in _LAST:
             with self._lock:
                 cell, self._cell = self._cell, None
                 self._used_at = time.monotonic()
             if cell is not None:
                 cell.ok = message.get("ok") is True
-                cell.held = _held(message) if kind == "still" else None
+                cell.held = held
                 cell.events.put(None)
             return
         event = event_of(message)

@@ -91,6 +91,7 @@ class Template:
             self._drop()
 
         opened = Opened(live, release, plain_cells=self._opened.plain_cells, forkable=True)
+        opened.ran_before = True
         opened.lost = (*self._lost, *((lost,) if lost else ()))
         return opened
 
