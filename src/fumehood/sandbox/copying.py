@@ -63,10 +63,11 @@ class Held:
         self.first, self.template, self.own = first, template, own
 
 
-def copy(held: Held, limits: Limits, orders: list[Order], channel: socket, *, retire: bool) -> None:
+def copy(held: Held, limits: Limits, orders: list[Order], channel: socket, *, are_first: bool, are_last: bool) -> None:
     """Fork copies of the template. Ends this process.
 
-    `channel` is the host's to the template: by it the descriptors are handed over. `retire` empties it in the end, as by `empty`.
+    `channel` is the host's to the template: by it the descriptors are handed over. Where it fails to fork the first of them, the
+    template goes on; where it has forked the last, it is emptied, as by `empty`.
     """
     status, parent = 1, None
     try:
@@ -74,12 +75,14 @@ def copy(held: Held, limits: Limits, orders: list[Order], channel: socket, *, re
         _require_stillness(held)
         _refuse_shared_memory(held.template)
         _copy(parent, limits, orders, channel)
-        if retire:
+        if are_last:
             empty(held)
         status = 0
     except OSError as error:
+        if parent is not None and are_first:
+            parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
         if parent is not None:
-            parent.let_go()
+            parent.let_go(-errno.EINTR if are_first else None)
         for each in orders:
             with contextlib.suppress(OSError):
                 init.tell(each.control, init.FAILED + _explained(error).encode("utf-8", "replace")[:1000])

@@ -60,11 +60,11 @@ class Launcher:
 
     def spawn_copier(
         self, held: tuple[int, int, int], limits: Limits, orders: list[tuple[tuple[int, ...], _socket.socket]],
-        channel: _socket.socket, *, retire: bool,
+        channel: _socket.socket, *, are_first: bool, are_last: bool,
     ) -> int:  # fmt: skip
         """Do what `copying.copy` does, in a process of its own; return its pidfd. `held` and `orders` as its classes."""
         descriptors = [number for stdio, control in orders for number in (*stdio, control.fileno())]
-        return self._request("copy", (held, limits.as_dict(), retire), [*descriptors, channel.fileno()])[1]
+        return self._request("copy", (held, limits.as_dict(), are_first, are_last), [*descriptors, channel.fileno()])[1]
 
     def spawn_emptier(self, held: tuple[int, int, int]) -> int:
         """Do what `copying.empty` does, likewise."""
@@ -200,7 +200,7 @@ def _spawn_zygote(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
 def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
     from . import copying  # noqa: PLC0415 - few sessions are forked
 
-    held, limits, retire = arguments
+    held, limits, are_first, are_last = arguments
     pid = _fork_helper(descriptors)
     if pid == 0:
         *numbers, channel = descriptors
@@ -209,7 +209,7 @@ def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
             for at in range(0, len(numbers), 5)
         ]
         host = socket.socket(fileno=channel)
-        copying.copy(copying.Held(*held), Limits(**limits), orders, host, retire=retire)
+        copying.copy(copying.Held(*held), Limits(**limits), orders, host, are_first=are_first, are_last=are_last)
     return pid, os.pidfd_open(pid)
 
 

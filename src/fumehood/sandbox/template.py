@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .incarnation import Held
     from .launcher import Launcher
 
-_STOP_SECONDS = 2.0
+_STOP_SECONDS, _THAW_SECONDS = 2.0, 0.25
 _AT_ONCE = 32
 
 
@@ -39,6 +39,7 @@ class Template:
         self._lock = threading.Lock()
         # Its maker and each living copy.
         self._users = 1
+        self._was_copied = False
         #: The process to fork, and the session's own where that is another: it had threads, and forked itself.
         self._processes = tuple(pid for pid in (opened.live.program_pid,) if pid is not None)
         self._lost = tuple(f"thread {name}" for name in held.threads)
@@ -59,7 +60,8 @@ class Template:
         try:
             while len(made) < count:
                 turn = min(count - len(made), _AT_ONCE)
-                made += self._some(turn, retire=last and len(made) + turn == count)
+                made += self._some(turn, are_last=last and len(made) + turn == count)
+                self._was_copied = True
         except BaseException:
             for each in made:
                 each.discard()
@@ -68,12 +70,12 @@ class Template:
             self._drop()
         return made
 
-    def _some(self, count: int, *, retire: bool) -> list[Opened]:
+    def _some(self, count: int, *, are_last: bool) -> list[Opened]:
         lives: list[Live] = []
         try:
             while len(lives) < count:
                 lives.append(Live(self._limits, cgroup=self._opened.live.cgroup is not None, channel=True))
-            lost = self._fork(lives, retire=retire)
+            lost = self._fork(lives, are_last=are_last)
         except BaseException as error:
             for live in lives:
                 live.kill()
@@ -97,7 +99,8 @@ class Template:
 
     def thaw(self) -> None:
         """Have the program go on as if nothing had been asked; the sandbox is the caller's again. No copy may have been made."""
-        until, was_there = time.monotonic() + _STOP_SECONDS, False
+        # Whoever failed to fork the first copy has done it already.
+        until, was_there = time.monotonic() + _THAW_SECONDS, False
         with contextlib.suppress(OSError):  # it ended
             for other in self._processes[1:]:
                 os.kill(other, signal.SIGCONT)
@@ -116,12 +119,13 @@ class Template:
             os.close(self._launcher.spawn_emptier(self._held))
         self._drop()
 
-    def _fork(self, lives: list[Live], *, retire: bool) -> list[str]:
+    def _fork(self, lives: list[Live], *, are_last: bool) -> list[str]:
         channel = self._opened.live.channel
         if channel is None or self._opened.live.is_dead():
             raise SandboxFailed("what it would be forked from is dead")
         orders = [(live.stdio, live.far) for live in lives]
-        os.close(self._launcher.spawn_copier(self._held, self._limits, orders, channel, retire=retire))
+        order = {"are_first": not self._was_copied, "are_last": are_last}
+        os.close(self._launcher.spawn_copier(self._held, self._limits, orders, channel, **order))
         for live in lives:
             live.born()
         return _wait(lives)

@@ -59,7 +59,7 @@ class _Registers:
         registers[self.result], registers[self.number], registers[self.at] = number, _NONE, entry
 
     def set_return(self, registers: list[int], value: int) -> None:
-        registers[self.result], registers[self.number] = value, _NONE
+        registers[self.result], registers[self.number] = value & _NONE, _NONE
 
 
 class _Arm64(_Registers):
@@ -79,7 +79,7 @@ class _Arm64(_Registers):
         registers[self.number], registers[self.at] = number, entry
 
     def set_return(self, registers: list[int], value: int) -> None:
-        registers[self.result] = value
+        registers[self.result] = value & _NONE
         registers[self.at] += len(self.instruction)
 
 
