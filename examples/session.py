@@ -1,4 +1,7 @@
-"""Explore a table cell by cell, as a model would: state stays, an exception or a hanging cell costs nothing of it."""
+"""Explore a table cell by cell, as a model would: state stays, an exception or a hanging cell costs nothing of it.
+
+Then fork the live session, to try several continuations from the same state and keep the one that works.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,11 @@ import time
 
 import fumehood
 
+IDEAS = [
+    "min(row['people'] for row in rows) / 0",
+    "sorted(rows, key=lambda row: row['people'])[0]['town']",
+    "rows.sort(key=lambda row: float(row['people'])); rows[0]['city']",
+]
 TABLE = "city,people\nBerlin,3.7\nParis,2.1\nRome,2.8\n"
 CELLS = [
     "import csv; rows = list(csv.DictReader(open('cities.csv'))); len(rows)",
@@ -24,6 +32,13 @@ def main() -> None:
         with engine.session(files={"cities.csv": TABLE}) as session:
             for cell in CELLS:
                 print(f">>> {cell}\n{_said(session.run(cell, timeout=1))}")
+            started = time.perf_counter()
+            forks = session.fork(len(IDEAS))
+            milliseconds = (time.perf_counter() - started) * 1000
+            print(f"the smallest city, {len(IDEAS)} ideas in {len(IDEAS)} live forks, made in {milliseconds:.0f} ms:")
+            for fork, idea in zip(forks, IDEAS, strict=True):
+                print(f">>> {idea}\n{_said(fork.run(idea))}")
+                fork.close()
         request = fumehood.ExecutionRequest(code="print(1)")
         took = []
         for _ in range(20):

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from .protocol.limits import Limits
     from .protocol.session import CellError, CellResult, Cleared, Death, Display, Event, Output
     from .runtimes import languages
-    from .sessions import Session
+    from .sessions import Checkpoint, Session
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CellError",
     "CellResult",
+    "Checkpoint",
     "Cleared",
     "Death",
     "Display",
@@ -48,6 +49,7 @@ __all__ = [
 _HOMES = {
     "CellError": "protocol.session",
     "CellResult": "protocol.session",
+    "Checkpoint": "sessions",
     "Cleared": "protocol.session",
     "Death": "protocol.session",
     "Display": "protocol.session",

@@ -102,6 +102,29 @@ def test_ctrl_c_interrupts_the_cell_and_keeps_state(terminal: Terminal) -> None:
     assert terminal.ask("kept") == "5"
 
 
+def test_copies_and_checkpoints(terminal: Terminal) -> None:
+    terminal.ask("x = 1")
+    assert "forked: 2; :use 2" in terminal.ask(":fork")
+    terminal.type(":use 2\n")
+    terminal.expect("2>>> ")
+    assert terminal.ask("x = 'second'; x").endswith("'second'\n2")
+    assert terminal.ask(":use").splitlines()[:2] == ["1  idle", "* 2  idle"]
+    terminal.type(":use 1\n")
+    terminal.expect("1>>> ")
+    assert terminal.ask("x").startswith("1\n")
+    assert "remembered; :restore here" in terminal.ask(":checkpoint here")
+    terminal.ask("del x")
+    terminal.ask(":restore here")
+    assert terminal.ask("x").startswith("1\n")
+    assert "there is no checkpoint 'there': there are here" in terminal.ask(":restore there")
+    assert "there is no copy 9: there are 1 to 2" in terminal.ask(":use 9")
+    assert "'two' is no number" in terminal.ask(":fork two")
+    terminal.ask(
+        "import threading, time; threading.Thread(target=time.sleep, args=(99,), daemon=True, name='clock').start()"
+    )
+    assert "(gone: thread clock)" in terminal.ask(":fork")
+
+
 def test_files_go_in_and_out(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("hello")
     assert terminal.ask(":put in.txt") == ""

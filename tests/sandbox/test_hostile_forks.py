@@ -205,15 +205,15 @@ frame.f_globals['hold'] = lie
 def test_sessions_that_lie_about_standing_still_hurt_themselves_alone() -> None:
     """The guest owns its program: it may say anything in that program's name. Others go on, and the caller gets a typed error."""
 
-    def lie(text: str) -> None:
-        with engine.session(limits=LIMITS) as liar:
+    def lie(own: Engine, text: str) -> None:
+        with own.session(limits=LIMITS) as liar:
             assert liar.run(_TAKEOVER % text).ok
             with pytest.raises((ForkRefused, SandboxFailed, SessionDead)):
                 liar.fork()
 
-    with Engine(warm_bytes=0) as engine, engine.session(limits=LIMITS) as neighbour, ThreadPoolExecutor(16) as liars:
+    with Engine(warm_bytes=0) as own, own.session(limits=LIMITS) as neighbour, ThreadPoolExecutor(16) as liars:
         neighbour.run("x = 1")
-        told = {name: liars.submit(lie, text) for name, text in LIES.items()}
+        told = {name: liars.submit(lie, own, text) for name, text in LIES.items()}
         assert {name: each.exception() for name, each in told.items()} == dict.fromkeys(LIES)
         (fork,) = neighbour.fork()
         assert value(fork, "x") == "1"

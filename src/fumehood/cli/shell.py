@@ -19,12 +19,17 @@ from .terminal import is_terminal, note, printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
-    from ..sessions import Session
+    from ..sessions import Checkpoint, Session
 
 _COMMANDS = """:files             list the session's files
 :put PATH [NAME]   copy a file of this machine into the session
 :get NAME [PATH]   copy one of its files to this machine
+:fork [COUNT]      make copies that begin with all that this session holds; :use goes to one
+:use [NUMBER]      go on in another copy, or list them; the first is 1
+:checkpoint NAME   remember what it holds now
+:restore NAME      go back to that
 :restart           begin anew
 :quit              leave (also Ctrl-D)
 An empty line ends a block. Ctrl-C interrupts a cell; state stays."""
@@ -41,17 +46,18 @@ def shell(arguments: Arguments) -> int:
         engine.session(arguments.language, limits=limits, files=files, idle_seconds=86_400.0) as session,
     ):
         if not is_terminal(0):
-            return 0 if _Cells(session).run(sys.stdin.read()) else 1
-        return _converse(session)
+            return 0 if _run(session, sys.stdin.read()) else 1
+        with _Copies(session) as copies:
+            return _converse(copies)
 
 
-def _converse(session: Session) -> int:
-    cells = _Cells(session)
-    note(f"{session.language} in a sandbox; :help lists commands")
-    with _History(session.language):
+def _converse(copies: _Copies) -> int:
+    language = copies.current.language
+    note(f"{language} in a sandbox; :help lists commands")
+    with _History(language):
         while True:
             try:
-                text = _read(session.language)
+                text = _read(language, copies.prompt)
             except EOFError:
                 print()
                 return 0
@@ -62,20 +68,20 @@ def _converse(session: Session) -> int:
                 return 0
             try:
                 if text.startswith(":"):
-                    _command(session, text.split())
+                    _command(copies, text.split())
                 elif text.strip():
-                    cells.run(text)
+                    _run(copies.current, text)
             except SessionDead as error:
                 note(f"fumehood: {printable(str(error))} with :restart")
             except (FumehoodError, OSError) as error:
                 note(f"fumehood: {printable(str(error))}")
 
 
-def _read(language: str) -> str:
+def _read(language: str, prompt: str) -> str:
     """Read one cell: lines until it is whole. Raises `EOFError` at the end of input."""
-    lines = [input(">>> ")]
+    lines = [input(f"{prompt}>>> ")]
     while not lines[0].startswith(":") and _goes_on(language, lines):
-        lines.append(input("... "))
+        lines.append(input(f"{prompt}... "))
     return "\n".join(lines)
 
 
@@ -88,28 +94,86 @@ def _goes_on(language: str, lines: list[str]) -> bool:
         return False  # its complaint comes from inside
 
 
-class _Cells:
-    """Runs cells and shows what they show."""
+class _Copies:
+    """The session that the shell began with, those that were forked from it, and what was remembered of them."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._sessions = [session]
+        self._checkpoints: dict[str, Checkpoint] = {}
+        self.current = session
 
-    def run(self, code: str) -> bool:
-        """Run one; Ctrl-C interrupts it. Return whether it ended well."""
-        import signal  # noqa: PLC0415 - loaded with the session by now
+    @property
+    def prompt(self) -> str:
+        """What stands before the prompt: the number of the current copy, where there are several."""
+        return str(1 + self._sessions.index(self.current)) if len(self._sessions) > 1 else ""
 
-        # A handler and no exception: what runs is interrupted, not we.
-        before = signal.signal(signal.SIGINT, lambda _number, _frame: self._session.interrupt())
-        try:
-            result = self._session.run(code, on_event=_show)
-        finally:
-            signal.signal(signal.SIGINT, before)
-        if result.ended == "died" and self._session.death is not None:
-            death = self._session.death
-            note(f"fumehood: the session died ({death.reason}: {printable(death.detail)}); :restart begins anew")
-        elif result.ended != "finished":
-            note(f"fumehood: {result.ended.replace('_', ' ')}: the cell was interrupted, what was there before stays")
-        return result.ok
+    def fork(self, count: int) -> None:
+        """Fork the current one."""
+        first = len(self._sessions) + 1
+        self._sessions += self.current.fork(count)
+        made = f"{first} to {first + count - 1}" if count > 1 else str(first)
+        note(f"forked: {made}; :use {first} goes there" + _lost(self.current))
+
+    def use(self, number: int) -> None:
+        """Go on in another."""
+        if not 1 <= number <= len(self._sessions):
+            raise InvalidRequest(f"there is no copy {number}: there are 1 to {len(self._sessions)}")
+        self.current = self._sessions[number - 1]
+
+    def list(self) -> None:
+        """Print each one's number and state."""
+        for number, each in enumerate(self._sessions, 1):
+            print(f"{'*' if each is self.current else ' '} {number}  {each.status}")
+
+    def checkpoint(self, name: str) -> None:
+        """Remember what the current one holds."""
+        made = self.current.checkpoint()
+        if name in self._checkpoints:
+            self._checkpoints[name].close()
+        self._checkpoints[name] = made
+        note(f"remembered; :restore {printable(name)} goes back" + _lost(self.current))
+
+    def restore(self, name: str) -> None:
+        """Have the current one go back."""
+        if name not in self._checkpoints:
+            known = (
+                f"there are {', '.join(sorted(self._checkpoints))}"
+                if self._checkpoints
+                else "make one with :checkpoint"
+            )
+            raise InvalidRequest(f"there is no checkpoint {printable(name)!r}: {known}")
+        self.current.restore(self._checkpoints[name])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for each in self._checkpoints.values():
+            each.close()
+        for session in self._sessions[1:]:
+            session.close()
+
+
+def _lost(session: Session) -> str:
+    return f" (gone: {printable(', '.join(session.lost))})" if session.lost else ""
+
+
+def _run(session: Session, code: str) -> bool:
+    """Run a cell and show what it shows; Ctrl-C interrupts it. Return whether it ended well."""
+    import signal  # noqa: PLC0415 - loaded with the session by now
+
+    # A handler and no exception: what runs is interrupted, not we.
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: session.interrupt())
+    try:
+        result = session.run(code, on_event=_show)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if result.ended == "died" and session.death is not None:
+        death = session.death
+        note(f"fumehood: the session died ({death.reason}: {printable(death.detail)}); :restart begins anew")
+    elif result.ended != "finished":
+        note(f"fumehood: {result.ended.replace('_', ' ')}: the cell was interrupted, what was there before stays")
+    return result.ok
 
 
 def _show(event: Event) -> None:
@@ -130,8 +194,9 @@ def _show(event: Event) -> None:
         print("-" * 8)
 
 
-def _command(session: Session, words: list[str]) -> None:
+def _command(copies: _Copies, words: list[str]) -> None:
     name, *rest = words
+    session = copies.current
     if name == ":files" and not rest:
         for path, length in sorted(session.list_files().items()):
             print(f"{length:>12}  {printable(path)}")
@@ -143,10 +208,24 @@ def _command(session: Session, words: list[str]) -> None:
             raise InvalidRequest(f"{target} is there already: name another place, :get {rest[0]} PATH")
         target.write_bytes(session.get_file(rest[0]))
         print(f"saved {target}")
+    elif name == ":fork" and len(rest) <= 1:
+        copies.fork(_number(rest[0]) if rest else 1)
+    elif name == ":use" and len(rest) <= 1:
+        copies.use(_number(rest[0])) if rest else copies.list()
+    elif name == ":checkpoint" and len(rest) == 1:
+        copies.checkpoint(rest[0])
+    elif name == ":restore" and len(rest) == 1:
+        copies.restore(rest[0])
     elif name == ":restart" and not rest:
         session.restart()
     else:
         print(_COMMANDS)
+
+
+def _number(word: str) -> int:
+    if not word.isdecimal():
+        raise InvalidRequest(f"{printable(word)!r} is no number")
+    return int(word)
 
 
 def _content(path: str) -> bytes:
@@ -195,9 +274,9 @@ COMMAND = Command(
     run=shell,
     description=(
         "Cells run behind the walls as programs do, one after another in one sandbox. Pictures are shown where the terminal "
-        "can (kitty, iTerm2 and those that speak as they do), else saved and named. At the prompt :help lists commands, "
-        ":files, :put, :get, :restart and :quit; Ctrl-C interrupts a cell, and state stays. Without a terminal, standard "
-        "input is one cell."
+        "can (kitty, iTerm2 and those that speak as they do), else saved and named. At the prompt :help lists commands: "
+        ":files, :put, :get, :fork, :use, :checkpoint, :restore, :restart and :quit. Ctrl-C interrupts a cell, and state "
+        "stays. Without a terminal, standard input is one cell."
     ),
     options=(
         Option(name="language", short="l", metavar="NAME", default="python", convert=_language,
