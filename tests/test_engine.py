@@ -304,3 +304,17 @@ def test_a_killed_program_takes_its_sandboxes_along() -> None:
     while _running(marker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _running(marker) == []
+
+
+def test_a_kind_of_sandbox_runs_programs_and_begins_sessions(engine: Engine) -> None:
+    sandbox = fumehood.Sandbox(files={"n": "20"}, env={"ADD": "2"}, engine=engine)
+    code = "import os, sys; print(int(open('n').read()) * 2 + int(os.environ['ADD']), sys.argv[1:])"
+    assert sandbox.run(code, args=["a"]).stdout == "42 ['a']\n"
+    assert sandbox.run("open('n', 'w').write('21')").ok
+    assert asyncio.run(sandbox.arun(code)).stdout == "42 []\n"
+    with sandbox.session() as session:
+        assert session.run("open('n').read()").result == {"text/plain": "'20'"}
+
+
+def test_a_kind_of_sandbox_is_the_process_own_by_default() -> None:
+    assert fumehood.Sandbox("bash").run("echo on").stdout == "on\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ os.mkdir('sub'); os.chdir('sub'); folder = os.open('.', os.O_RDONLY)
 
 def test_files_are_copied_as_they_are(session: Session) -> None:
     setup = """
+import asyncio
 import os
 os.makedirs('d/e'); open('d/e/f', 'w').write('x'); os.chmod('d/e/f', 0o640); os.link('d/e/f', 'hard'); os.symlink('d/e/f', 'soft')
 with open('hole', 'wb') as f: f.seek(50 << 20); f.write(b'end')
@@ -359,3 +361,18 @@ def _guests() -> list[str]:
         except OSError:
             continue
     return sorted(found)
+
+
+def test_the_same_without_blocking_an_event_loop(session: Session) -> None:
+    async def work() -> str:
+        await session.arun("x = [7]")
+        (fork,) = await session.afork()
+        checkpoint = await fork.acheckpoint()
+        await fork.arun("x.clear()")
+        await fork.arestore(checkpoint)
+        kept = (await fork.arun("x")).result
+        await asyncio.to_thread(fork.close)
+        checkpoint.close()
+        return str(kept)
+
+    assert asyncio.run(work()) == "{'text/plain': '[7]'}"

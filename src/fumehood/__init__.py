@@ -4,14 +4,14 @@
     >>> fumehood.run("print(6 * 7)").stdout
     '42\\n'
 
-`run`, `arun` and `session` use one engine a process; `Engine` gives you your own. Errors are in `fumehood.errors`.
+`run`, `arun`, `session` and `Sandbox` use one engine a process; `Engine` gives you your own. Errors are in `fumehood.errors`.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .default_engine import arun, run, session
+    from .default_engine import Sandbox, arun, run, session
     from .engine import Engine
     from .errors import FumehoodError
     from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
@@ -37,6 +37,7 @@ __all__ = [
     "Limits",
     "Output",
     "OutputFile",
+    "Sandbox",
     "Session",
     "SkippedFile",
     "arun",
@@ -61,6 +62,7 @@ _HOMES = {
     "Limits": "protocol.limits",
     "Output": "protocol.session",
     "OutputFile": "protocol.execution",
+    "Sandbox": "default_engine",
     "Session": "sessions",
     "SkippedFile": "protocol.execution",
     "arun": "default_engine",

@@ -87,6 +87,51 @@ def session(
     )
 
 
+class Sandbox:
+    """One kind of sandbox: `run` gives each program a fresh one, `session` begins one that stays.
+
+        >>> sandbox = fumehood.Sandbox("python", files={"n.txt": "20"})
+        >>> sandbox.run("print(int(open('n.txt').read()) * 2 + 2)").stdout
+        '42\\n'
+
+    What is given here holds for all of them; `engine` is where they live, the process's own by default.
+    """
+
+    def __init__(
+        self, language: str = "python", *, limits: Limits | None = None, env: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None, engine: Engine | None = None,
+    ) -> None:  # fmt: skip
+        self._limits, self._engine = limits, engine
+        self._kind = ExecutionRequest(
+            code="", language=language, env=env or {}, files=files or {}, limits=limits or Limits()
+        )
+
+    def run(
+        self, code: str, *, args: Sequence[str] = (), stdin: str | bytes = b"", on_output: OutputListener | None = None
+    ) -> ExecutionResult:
+        """Do what `fumehood.run` does in a sandbox of this kind."""
+        request = self._kind.replace(code=code, args=args, stdin=stdin)
+        return self._home().execute(request, on_output=on_output)
+
+    async def arun(
+        self, code: str, *, args: Sequence[str] = (), stdin: str | bytes = b"", on_output: OutputListener | None = None
+    ) -> ExecutionResult:
+        """Do what `run` does without blocking the event loop. Cancelling the task kills the sandbox."""
+        request = self._kind.replace(code=code, args=args, stdin=stdin)
+        return await self._home().execute_async(request, on_output=on_output)
+
+    def session(self, *, idle_seconds: float = 1800.0, lifetime_seconds: float = 86_400.0) -> Session:
+        """Begin a session of this kind; use it in a `with`, or call `close`."""
+        kind = self._kind
+        return self._home().session(
+            kind.language, limits=self._limits or SESSION_LIMITS, env=kind.env, files=kind.files,
+            idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds,
+        )  # fmt: skip
+
+    def _home(self) -> Engine:
+        return self._engine or default_engine()
+
+
 def default_engine() -> Engine:
     """Return the process's engine."""
     global _engine  # noqa: PLW0603 - one a process is the point

@@ -149,6 +149,18 @@ class Session:
             self._incarnation.end("closed", "it was restored to a checkpoint")
             self._live_in(opened)
 
+    async def acheckpoint(self) -> Checkpoint:
+        """Do what `checkpoint` does without blocking the event loop."""
+        import asyncio  # noqa: PLC0415 - as in `arun`
+
+        return await asyncio.to_thread(self.checkpoint)
+
+    async def arestore(self, checkpoint: Checkpoint) -> None:
+        """Do what `restore` does without blocking the event loop."""
+        import asyncio  # noqa: PLC0415 - as in `arun`
+
+        await asyncio.to_thread(self.restore, checkpoint)
+
     def close(self) -> None:
         """End it and wait until every process inside is dead."""
         with self._changes:

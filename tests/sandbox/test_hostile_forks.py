@@ -235,6 +235,25 @@ def test_pipes_from_before_a_fork_connect_no_copies(session: Session) -> None:
     fork.close()
 
 
+def test_a_copy_that_uses_up_its_processes_leaves_others_theirs(session: Session) -> None:
+    (fork,) = session.fork()
+    if session._incarnation._live.cgroup is None:
+        pytest.skip("where nothing but a limit of the kernel's counts processes, a session and its copies share it")
+    code = """
+import threading, time
+started = 0
+try:
+    while True:
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start(); started += 1
+except RuntimeError:
+    pass
+started > 100, started < 130
+"""
+    assert value(fork, code) == "(True, True)"
+    assert value(session, code) == "(True, True)"
+    fork.close()
+
+
 def test_disks_are_bounded_in_copies_too(session: Session) -> None:
     (fork,) = session.fork()
     result = fork.run("open('big', 'wb').write(bytes(200 << 20))")

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import random
+import resource
 import stat
 import struct
 import time
@@ -30,6 +31,7 @@ from .tracing import Tracee
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Iterator
 
     from ..protocol.limits import Limits
 
@@ -115,7 +117,8 @@ def _explained(error: OSError) -> str:
 def _copy(parent: Tracee, limits: Limits, orders: list[Order], channel: socket) -> None:
     # From here on no process of the guest can look into it, whatever namespace it is an ancestor in.
     parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 0)
-    births = [_Birth(parent, limits, order, channel) for order in orders]
+    with _family_unlimited(parent.pid) as processes:
+        births = [_Birth(parent, limits, processes, order, channel) for order in orders]
     # What is done by others meanwhile, mounts and cgroups, takes longest.
     for each in births:
         each.make_poor()
@@ -128,11 +131,29 @@ def _copy(parent: Tracee, limits: Limits, orders: list[Order], channel: socket) 
     parent.let_go()
 
 
+@contextlib.contextmanager
+def _family_unlimited(template: int) -> Iterator[tuple[int, int]]:
+    """Let copies have as many processes as their own limit says, each; give that limit.
+
+    The kernel bounds all that descends from a user namespace by the limit of whoever made it. Where no cgroup bounds
+    processes, and this one may not raise that, a session and its copies share one limit.
+    """
+    own = resource.prlimit(template, resource.RLIMIT_NPROC)
+    with contextlib.suppress(OSError, ValueError):
+        resource.prlimit(template, resource.RLIMIT_NPROC, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    try:
+        yield own
+    finally:
+        resource.prlimit(template, resource.RLIMIT_NPROC, own)
+
+
 class _Birth:
     """One copy, from its process 1 to the moment before its program runs."""
 
-    def __init__(self, parent: Tracee, limits: Limits, order: Order, channel: socket) -> None:
-        self._parent, self._control = parent, order.control
+    def __init__(
+        self, parent: Tracee, limits: Limits, processes: tuple[int, int], order: Order, channel: socket
+    ) -> None:  # fmt: skip
+        self._parent, self._processes, self._control = parent, processes, order.control
         self._received = _hand_over(parent, channel, order.stdio)
         arguments = _clone_arguments(parent, NAMESPACES | _CLONE_VM)
         self._first = parent.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
@@ -168,6 +189,7 @@ class _Birth:
         """Give the program what is its own, and look at its walls."""
         if os.waitpid(self._furnisher, 0)[1]:
             raise OSError("its mounts could not be put up")
+        resource.prlimit(self.program.pid, resource.RLIMIT_NPROC, self._processes)
         lost = _settle(self.program, self._received)
         init.verify_process(self.program.pid)
         init.tell(self._control, RUNS + lost.encode(), os.pidfd_open(self.program.pid))

@@ -143,7 +143,7 @@ def lay(files: dict[str, bytes]) -> None:
 
 def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
     """Set limits, drop capabilities, tie this process to its maker's life, and put up Landlock."""
-    rlimits.apply(spec.limits, sampled=wiring.sampled)
+    rlimits.apply(spec.limits, sampled=wiring.sampled, forkable=spec.forkable)
     _reset_signals()
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

@@ -15,9 +15,10 @@ _LOCKED_BYTES = 64 << 10
 _QUEUED_SIGNALS = 1024
 
 
-def apply(limits: Limits, *, sampled: bool) -> None:
+def apply(limits: Limits, *, sampled: bool, forkable: bool) -> None:
     """Set them for this process and all that come from it, soft and hard alike.
 
+    `forkable`: where a cgroup counts processes it alone does, since this limit would bound a session and all its copies together.
     `sampled`: no cgroup bounds memory, so a backstop catches what grows faster than a sample is taken.
     """
     values = {
@@ -26,7 +27,6 @@ def apply(limits: Limits, *, sampled: bool) -> None:
         resource.RLIMIT_CPU: max(1, math.ceil(limits.cpu_seconds)),
         # Bounds a memfd too, which no address-space limit sees.
         resource.RLIMIT_FSIZE: limits.disk_bytes,
-        resource.RLIMIT_NPROC: limits.pids + 1,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_STACK: _STACK_BYTES,
         resource.RLIMIT_MEMLOCK: _LOCKED_BYTES,
@@ -35,6 +35,8 @@ def apply(limits: Limits, *, sampled: bool) -> None:
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_RTPRIO: 0,
     }
+    if sampled or not forkable:
+        values[resource.RLIMIT_NPROC] = limits.pids + 1
     if sampled:
         # Far above the limit proper: interpreters reserve more than they touch.
         values[resource.RLIMIT_DATA] = max(4 * limits.memory_bytes, limits.memory_bytes + (1 << 30))
