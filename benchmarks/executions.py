@@ -212,12 +212,12 @@ def _idle() -> list[dict[str, Any]]:
                 for waiting in [callers.submit(busy) for _ in range(CALLERS)]:
                     waiting.result()
             time.sleep(1)
-            family = _family(os.getpid())
+            family = [pid for pid in _family(os.getpid()) if _cpu(pid) is not None]
             inside = [pid for pid in family if _depth(pid) == 3]
             private = sum(_private(pid) for pid in inside)
-            before = sum(_cpu(pid) for pid in (*family, os.getpid()))
+            before = {pid: _cpu(pid) for pid in (*family, os.getpid())}
             time.sleep(IDLE_SECONDS)
-            used = sum(_cpu(pid) for pid in (*family, os.getpid())) - before
+            used = sum((_cpu(pid) or 0.0) - (before[pid] or 0.0) for pid in before if _cpu(pid) is not None)
         each = private / max(1, len(inside) // 2) / 1e6
         text = f"{each:.1f} MB private each of {len(inside) // 2}; {used * 1000 / IDLE_SECONDS:.1f} ms of CPU a second"
         rows.append({"what": f"idle pool, {language}", "text": text, "goal": f"<= {goal} MB, no busy loop"})
@@ -249,8 +249,12 @@ def _private(pid: int) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def _cpu(pid: int) -> float | None:
+    """Return the processor time that a process used, None where it has ended: a pool grows and shrinks."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
