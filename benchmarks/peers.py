@@ -30,6 +30,8 @@ def commands(code: str, python: str = PYTHON) -> dict[str, list[str]]:
         found["crun run python3"] = [crun, "--cgroup-manager=disabled", "run", "--bundle", _bundle(program), _name()]
     if (runsc := shutil.which("runsc")) and os.geteuid() == 0:
         found["runsc do python3"] = [runsc, "--platform=ptrace", "--network=none", "--ignore-cgroups", "do", *program]
+    if pyodide := _pyodide():
+        found["pyodide in node"] = [*pyodide, code]
     return found
 
 
@@ -44,6 +46,27 @@ def working(code: str) -> tuple[dict[str, list[str]], list[str]]:
             said = (trial.stderr.strip().splitlines() or ["nothing"])[-1]
             notes.append(f"{name} is installed and does not run here: {said}")
     return found, notes
+
+
+_PYODIDE = """
+import { loadPyodide } from "pyodide";
+(await loadPyodide()).runPython(process.argv[2]);
+"""
+
+
+def _pyodide() -> list[str]:
+    """Return the command that runs a program by Pyodide, installed from npm where it is not yet; nothing where it cannot be had."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    folder = Path(__file__).parent.parent / "build" / "bench-pyodide"
+    if node is None or npm is None:
+        return []
+    if not (folder / "run.mjs").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "pyodide"]
+        if subprocess.run(install, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+            return []
+        (folder / "run.mjs").write_text(_PYODIDE, encoding="utf-8")
+    return [node, str(folder / "run.mjs")]
 
 
 _KERNEL = """
