@@ -178,6 +178,12 @@ socket.send_fds(b, [b'x'], [0, 0, 0, 0])
 os.dup2(a.fileno(), 63)
 ctypes.CDLL(None).pause()
 """,
+    "a_socket_that_says_nothing": """
+still(os.getpid())
+a, b = socket.socketpair()
+os.dup2(a.fileno(), 63)
+ctypes.CDLL(None).pause()
+""",
     "no_descriptor_left": """
 still(os.getpid())
 try:

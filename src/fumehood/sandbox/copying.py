@@ -39,6 +39,7 @@ _CLONE_VM = 0x100
 _WAITS_SECONDS = 2.0
 _SIG_IGN, _SIG_BLOCK, _SIGCHLD = 1, 0, 17
 _RSEQ_UNREGISTER = 1
+_MSG_DONTWAIT = 0x40
 _EVERY_SIGNAL = (1 << 64) - 1
 # A program looks for forks by its pid, so a copy's differs from its template's; above what starts by itself.
 _PIDS = range(300, 30_000)
@@ -240,7 +241,8 @@ def _hand_over(template: Tracee, channel: socket, stdio: tuple[int, ...]) -> lis
     header = struct.pack("=QIIQQQQII", 0, 0, 0, at + 64, 1, at + 128, 64, 0, 0)
     template.write(header + struct.pack("=QQ", at + 96, 1).rjust(64 - len(header) + 16, b"\0"))
     template.write(bytes(64), 128)
-    template.call(_number("recvmsg"), init.CHANNEL, at, 0)
+    # It is there already; where the guest has put something else in the channel's place, this must not wait.
+    template.call(_number("recvmsg"), init.CHANNEL, at, _MSG_DONTWAIT)
     length, level, kind, *numbers = struct.unpack(f"=Qii{len(stdio)}i", template.read(at + 128, 16 + 4 * len(stdio)))
     if (length, level, kind) != (16 + 4 * len(stdio), 1, 1):
         raise OSError("the session's channel gave something else")
