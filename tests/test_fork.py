@@ -172,6 +172,32 @@ child = subprocess.Popen(['sleep', '1000'])
     fork.close()
 
 
+ODD = {
+    "timer": "import signal; signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)",
+    "all descriptors closed": "import os; os.closerange(3, 63); os.close(0)",
+    "streams closed": "import os; os.close(1); os.close(2)",
+    "no descriptor left": "import os\nk = []\ntry:\n  while True: k.append(os.open('/dev/null', 0))\nexcept OSError: [os.close(each) for each in k[-20:]]",
+    "deep folders": "import os\nfor _ in range(900): os.mkdir('d'); os.chdir('d')",
+    "odd names": "import os\nfor n in (b'\\xff', b'a\\nb', b'-rf', b'x' * 255): open(n, 'w').write('1')",
+    "closed files": "import os; open('a', 'w').write('1'); os.chmod('a', 0); os.mkdir('z'); open('z/q', 'w').write('2'); os.chmod('z', 0)",
+    "full disk": "f = open('b', 'wb')\ntry: f.write(bytes(200 << 20))\nexcept OSError: pass",
+    "folder gone": "import os; os.mkdir('g'); os.chdir('g'); os.rmdir('../g')",
+    "signals blocked": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))",
+    "own handlers": "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "low recursion": "import sys; sys.setrecursionlimit(50)",
+}
+
+
+@pytest.mark.parametrize("setup", ODD.values(), ids=ODD)
+def test_odd_states_are_taken_along(session: Session, setup: str) -> None:
+    assert session.run(setup).ok
+    (fork,) = session.fork()
+    for each in (session, fork):
+        assert value(each, "40 + 2") == "42"
+        assert each.run("import subprocess; subprocess.run(['true'], check=True)").ok
+    fork.close()
+
+
 def test_a_session_with_threads_can_be_forked_again_and_again(session: Session) -> None:
     session.run("import threading, time\nkept = 1")
     for _turn in range(3):

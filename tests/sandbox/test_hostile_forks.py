@@ -163,8 +163,8 @@ LIES = {
     "a_child_that_runs": "child = os.fork()\nif not child:\n    while True: pass\nstill(child)",
     "nobody": "still(31000)",
     "negative": "still(-1)",
-    "no_number": "channel.send({'type': 'still', 'pid': 'x', 'threads': []})",
-    "no_list": "channel.send({'type': 'still', 'pid': 2, 'threads': 'x'})",
+    "no_number": "channel.send({'type': 'still', 'pid': 'x', 'lost': []})",
+    "no_list": "channel.send({'type': 'still', 'pid': 2, 'lost': 'x'})",
     "itself_but_it_runs_on": "still(os.getpid())\nwhile True: pass",
     "itself_with_a_native_thread": (
         "import _thread\n_thread.start_new_thread(time.sleep, (100,))\nstill(os.getpid())\nctypes.CDLL(None).pause()\n"
@@ -197,7 +197,7 @@ ctypes.CDLL(None).pause()
 _TAKEOVER = """
 import ctypes, os, signal, socket, sys, time
 def still(pid):
-    channel.send({'type': 'still', 'pid': pid, 'threads': []})
+    channel.send({'type': 'still', 'pid': pid, 'lost': []})
 def lie(channel_, shell):
     global channel
     channel = channel_

@@ -40,6 +40,7 @@ _WAITS_SECONDS = 2.0
 _SIG_IGN, _SIG_BLOCK, _SIGCHLD = 1, 0, 17
 _RSEQ_UNREGISTER = 1
 _MSG_DONTWAIT = 0x40
+_F_DUPFD_CLOEXEC = 1030
 _EVERY_SIGNAL = (1 << 64) - 1
 # A program looks for forks by its pid, so a copy's differs from its template's; above what starts by itself.
 _PIDS = range(300, 30_000)
@@ -328,7 +329,13 @@ def _lie_still(first: Tracee) -> None:
 def _settle(program: Tracee, received: list[int]) -> str:
     """Give the program descriptors, folder and process group of its own, and no capability; say what it lost."""
     program.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
-    for number, descriptor in zip((0, 1, 2, init.CHANNEL), received, strict=True):
+    places = (0, 1, 2, init.CHANNEL)
+    if set(received) & set(places):
+        # The guest had closed some of those: they were free when ours came.
+        moved = [program.call(_number("fcntl"), each, _F_DUPFD_CLOEXEC, max(places) + 1) for each in received]
+        _close(program, received)
+        received = moved
+    for number, descriptor in zip(places, received, strict=True):
         flags = os.O_CLOEXEC if number == init.CHANNEL else 0
         program.call(_number("dup3"), descriptor, number, flags)
     _close(program, received)

@@ -66,10 +66,10 @@ class Opened:
 
 
 class Held(Record):
-    """A program that came to a stand: its pid inside, and its threads, which no fork takes along. The guest's own word."""
+    """A program that came to a stand: its pid inside, and what of it no fork takes along. The guest's own word."""
 
     pid: int
-    threads: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 class _Cell:
@@ -431,10 +431,10 @@ class Incarnation:
 
 
 def _held(message: dict[str, Any]) -> Held:
-    pid, threads = message.get("pid"), message.get("threads")
-    if not isinstance(pid, int) or not isinstance(threads, list):
+    pid, lost = message.get("pid"), message.get("lost")
+    if not isinstance(pid, int) or not isinstance(lost, list):
         raise BrokenProtocol("a message is not what was agreed on")
-    return Held(pid=pid, threads=tuple(str(name)[:100] for name in threads[:100]))
+    return Held(pid=pid, lost=tuple(str(each)[:100] for each in lost[:100]))
 
 
 class _Closed:

@@ -42,7 +42,7 @@ class Template:
         self._was_copied = False
         #: The process to fork, and the session's own where that is another: it had threads, and forked itself.
         self._processes = tuple(pid for pid in (opened.live.program_pid,) if pid is not None)
-        self._lost = tuple(f"thread {name}" for name in held.threads)
+        self._lost = held.lost
         try:
             self._processes = self._held_processes(held.pid)
             if killed := self._end_others():

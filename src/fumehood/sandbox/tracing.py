@@ -109,13 +109,18 @@ class Tracee:
         self = cls(pid)
         _ptrace(_SEIZE, pid, 0, _OPTIONS)
         _ptrace(_INTERRUPT, pid)
-        self._wait()
-        self.registers = self._get()
-        self.entry = _MACHINE.entry(self.registers)
-        is_there = self.registers[_MACHINE.number] == _MACHINE.pause if paused else True
-        if not is_there or self.read(self.entry, len(_MACHINE.instruction)) != _MACHINE.instruction:
+        # A signal may come first: it is passed on, and whatever it does is looked at anew.
+        while (number := self._stop()[1]) not in (0, _SIGTRAP):
+            _ptrace(_CONT, pid, 0, number)
+        try:
+            self.registers = self._get()
+            self.entry = _MACHINE.entry(self.registers)
+            is_there = self.registers[_MACHINE.number] == _MACHINE.pause if paused else True
+            if not is_there or self.read(self.entry, len(_MACHINE.instruction)) != _MACHINE.instruction:
+                raise OSError("the process does not wait where it was asked to")
+        except OSError:
             _ptrace(_DETACH, pid)
-            raise OSError("the process does not wait where it was asked to")
+            raise
         return self
 
     @property
@@ -190,13 +195,18 @@ class Tracee:
 
     def _wait(self) -> int:
         """Wait until it stops; return the event, 0 for the end of a step."""
+        event, number = self._stop()
+        if not event and number != _SIGTRAP:
+            raise OSError(f"the process was sent signal {number}")
+        return event
+
+    def _stop(self) -> tuple[int, int]:
+        """Wait until it stops; return the event, 0 where there is none, and the signal that it stopped for, 0 for an event's."""
         _pid, status = os.waitpid(self.pid, _WALL)
         if not os.WIFSTOPPED(status):
             raise OSError("the process was killed")
         event = status >> 16
-        if not event and os.WSTOPSIG(status) != _SIGTRAP:
-            raise OSError(f"the process was sent signal {os.WSTOPSIG(status)}")
-        return event
+        return event, 0 if event else os.WSTOPSIG(status)
 
     def _get(self) -> list[int]:
         return list(struct.unpack(f"={_MACHINE.count}Q", self._regset(_GETREGSET, bytes(8 * _MACHINE.count))))

@@ -319,17 +319,21 @@ def run_command(command):
 
 def hold(channel, shell):
     """Come to a stand. The host then forks this process from outside; only a copy returns, or all go on if it cannot."""
-    threads = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    lost = [f"thread {each.name}" for each in threading.enumerate() if each is not threading.main_thread()]
+    has_threads = bool(lost) or native_threads() > 1
+    lost += ["timer"] if any(signal.getitimer(which)[0] for which in (0, 1, 2)) else []
     generators = find_generators()
+    # No signal of the cells' own may wake it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGINT})
     signal.signal(signal.SIGINT, lambda *_: None)
     child = 0
-    if threads or native_threads() > 1:
+    if has_threads:
         # What threads hold, no copy could let go of: the child of a fork has one thread, and everything in order.
         child = os.fork()
     if child:
         os.waitpid(child, 0)
     else:
-        channel.send({"type": "still", "pid": os.getpid(), "threads": threads})
+        channel.send({"type": "still", "pid": os.getpid(), "lost": lost})
         python, libc = ctypes.pythonapi, ctypes.PyDLL(None)
         python.PyOS_BeforeFork()
         # With the interpreter's lock held: no other thread runs, and this one stays where the host looks for it.
@@ -344,6 +348,7 @@ def hold(channel, shell):
                 os._exit(0)
         SESSION[0] = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     channel.send({"type": "ready"})
 
 
