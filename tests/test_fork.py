@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fumehood import Engine, Limits, Session
-from fumehood.errors import ForkRefused, InvalidRequest, SessionBusy, SessionDead
+from fumehood.errors import ForkRefused, FumehoodError, InvalidRequest, SessionBusy, SessionDead
 from fumehood.protocol.limits import MiB
 
 LIMITS = Limits(wall_seconds=20, cpu_seconds=60, memory_bytes=512 * MiB)
@@ -340,6 +345,45 @@ def test_forks_of_forks_end_where_the_kernel_ends_them_and_go_on(session: Sessio
             fork.close()
             session.run("depth += 1")
     assert int(value(session, "depth")) >= 25
+
+
+def test_ctrl_c_during_a_fork_leaves_a_session_that_goes_on(session: Session) -> None:
+    session.run("x = 3")
+    for turn in range(12):
+        forks: list[Session] = []
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Timer(0.004 * turn, os.kill, (os.getpid(), signal.SIGINT)).start()
+            forks = session.fork()
+            time.sleep(1)  # it comes now, if it has not yet
+        for each in forks:
+            each.close()
+        assert value(session, "x") == "3"
+
+
+def test_callers_in_many_threads_get_answers_or_typed_errors(session: Session) -> None:
+    until = time.monotonic() + 3
+
+    def work(seed: int) -> None:
+        own = random.Random(seed)
+        while time.monotonic() < until:
+            with contextlib.suppress(FumehoodError):
+                what = own.choice(("fork", "run", "restart", "checkpoint", "close"))
+                if what == "fork":
+                    for each in session.fork(2):
+                        each.close()
+                elif what == "checkpoint":
+                    with session.checkpoint() as checkpoint:
+                        session.restore(checkpoint)
+                elif what == "run":
+                    session.run("1 + 1")
+                elif what == "restart" or own.random() < 0.1:
+                    session.restart()
+
+    with ThreadPoolExecutor(5) as callers:
+        for each in [callers.submit(work, seed) for seed in range(5)]:
+            each.result(60)
+    session.restart()
+    assert value(session, "1 + 1") == "2"
 
 
 def test_many_copies_at_once_and_nothing_is_left(engine: Engine) -> None:

@@ -11,7 +11,8 @@ import contextlib
 import secrets
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ForkRefused, InvalidRequest, SessionBusy
 from .sandbox import files as sandbox_files
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 
 _FORKS = 1000
+
+Made = TypeVar("Made")
 
 
 class Birth:
@@ -111,6 +114,9 @@ class Session:
         """
         if not 1 <= count <= _FORKS:
             raise InvalidRequest(f"a session cannot be forked {count} times at once: ask for 1 to {_FORKS}")
+        return _to_its_end(lambda: self._fork(count), _close_all)
+
+    def _fork(self, count: int) -> list[Session]:
         copies = self._become_a_copy(count, last=True)[1]
         forks: list[Session] = []
         try:
@@ -133,7 +139,11 @@ class Session:
 
     def checkpoint(self) -> Checkpoint:
         """Return all that this session holds at this moment, to go back to by `restore`. It costs and raises what `fork` does."""
-        return Checkpoint(self.language, self._become_a_copy(0, last=False)[0])
+
+        def work() -> Checkpoint:
+            return Checkpoint(self.language, self._become_a_copy(0, last=False)[0])
+
+        return _to_its_end(work, Checkpoint.close)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint, of this session or of another with its language; what came since is gone.
@@ -144,10 +154,14 @@ class Session:
             raise InvalidRequest(
                 f"a session of {self.language} cannot go back to a checkpoint of {checkpoint.language}"
             )
-        with self._alone(), self._changes:
-            (opened,) = checkpoint._template.copies()
-            self._incarnation.end("closed", "it was restored to a checkpoint")
-            self._live_in(opened)
+
+        def work() -> None:
+            with self._alone(), self._changes:
+                (opened,) = checkpoint._template.copies()
+                self._incarnation.end("closed", "it was restored to a checkpoint")
+                self._live_in(opened)
+
+        _to_its_end(work, lambda _nothing: None)
 
     async def acheckpoint(self) -> Checkpoint:
         """Do what `checkpoint` does without blocking the event loop."""
@@ -235,6 +249,43 @@ class Session:
             self._birth, self.limits, idle_seconds=self._idle_seconds, lifetime_seconds=self._lifetime_seconds,
             opened=opened,
         )  # fmt: skip
+
+
+def _close_all(sessions: list[Session]) -> None:
+    for each in sessions:
+        each.close()
+
+
+def _to_its_end(work: Callable[[], Made], undo: Callable[[Made], object]) -> Made:
+    """Do the work, whatever signal comes meanwhile: a fork that is cut short leaves a session that neither runs nor is dead.
+
+    What raised here meanwhile, Ctrl-C say, is raised afterwards, once what was made is undone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()  # signals come to the main thread alone
+    made: Future[Made] = Future()
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            made.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            made.set_exception(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="fumehood-fork", daemon=True).start()
+    interrupted: BaseException | None = None
+    while not ended.is_set():
+        try:
+            ended.wait()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            interrupted = error
+    if interrupted is not None:
+        if made.exception() is None:
+            undo(made.result())
+        raise interrupted
+    return made.result()
 
 
 class Checkpoint:
