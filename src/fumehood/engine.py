@@ -70,21 +70,34 @@ class Engine:
     ) -> None:
         self.without = walls.named(without)
         self._notice = notice or _say_nothing
+        self._warm_bytes = warm_bytes
         self._launcher: Launcher | None = None
         self._pool: Pool | None = None
         self._admitted = False
         self._kits: dict[str, Kit] = {}
-        if spawn is None:
-            from .sandbox.launcher import Launcher  # noqa: PLC0415 - 20 ms that the command line need not pay
-            from .sandbox.pool import Pool  # noqa: PLC0415 - likewise
-
-            self._launcher = Launcher()
-            spawn = self._launcher.spawn
-            # A wall that was given up is given up by cold sandboxes alone.
-            if warm_bytes and self.without <= {"cgroup"}:
-                self._pool = Pool(self._launcher, memory_bytes=warm_bytes, cgroups="cgroup" not in self.without)
+        self._owner = os.getpid()
         #: How this engine forks sandboxes.
-        self.spawn: Spawn = spawn
+        self.spawn: Spawn = spawn or self._equip()
+
+    def _equip(self) -> Spawn:
+        from .sandbox.launcher import Launcher  # noqa: PLC0415 - 20 ms that the command line need not pay
+        from .sandbox.pool import Pool  # noqa: PLC0415 - likewise
+
+        self._launcher = Launcher()
+        # A wall that was given up is given up by cold sandboxes alone.
+        if self._warm_bytes and self.without <= {"cgroup"}:
+            self._pool = Pool(self._launcher, memory_bytes=self._warm_bytes, cgroups="cgroup" not in self.without)
+        return self._launcher.spawn
+
+    def _own(self) -> None:
+        """In a process forked from the one that made this engine, leave that one's sandboxes alone and begin anew."""
+        if self._owner == os.getpid():
+            return
+        self._owner = os.getpid()
+        if self._pool is not None:
+            self._pool.abandon()
+        if self._launcher is not None:
+            self.spawn = self._equip()
 
     def execute(
         self,
@@ -203,6 +216,7 @@ class Engine:
 
     def close(self) -> None:
         """End the engine and every execution that is still running."""
+        self._own()
         if self._pool is not None:
             self._pool.close()
         if self._launcher is not None:
@@ -217,6 +231,7 @@ class Engine:
         self.close()
 
     def _admit(self) -> None:
+        self._own()
         if not self._admitted:
             admission.require(self.spawn, self.without)
             # The verdict holds until the next boot, which no engine survives.

@@ -221,9 +221,14 @@ def test_an_engine_forked_by_its_program_keeps_to_itself() -> None:
         engine.prepare("python")
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if run(engine, "print(5)").stdout == "5\n" else 1)
+            own = run(engine, "print(5)")
+            engine.prepare("python")
+            kept = run(engine, "print(7)")
+            engine.close()
+            os._exit(0 if (own.stdout, own.warm, kept.stdout, kept.warm) == ("5\n", False, "7\n", True) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert run(engine, "print(6)").stdout == "6\n"
+        after = run(engine, "print(6)")
+        assert (after.stdout, after.warm) == ("6\n", True)
 
 
 DATA_ALIKE = {

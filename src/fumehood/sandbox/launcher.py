@@ -37,13 +37,12 @@ _DIED = (BrokenPipeError, ConnectionResetError, EOFError)
 
 
 class Launcher:
-    """The caller's handle on its launcher; `spawn` may be called from any thread, also of a forked child's."""
+    """The caller's handle on its launcher; `spawn` may be called from any thread. A forked child makes its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._owner = os.getpid()
 
     def spawn(
         self, spec: Spec, stdio: tuple[int, ...], control: _socket.socket, cgroups: tuple[str, ...],
@@ -96,10 +95,6 @@ class Launcher:
             self._stop()
 
     def _ask(self, descriptors: list[int]) -> tuple[int, int]:
-        if self._owner != os.getpid():
-            # A fork of our program: two that ask over one socket would take each other's answers.
-            self._process = self._socket = None
-            self._owner = os.getpid()
         channel = self._socket or self._start()
         socket.send_fds(channel, [b"s"], descriptors)
         answer, received, _flags, _address = socket.recv_fds(channel, 4096, 1)

@@ -196,6 +196,18 @@ class Live:
 
     def close(self) -> None:
         """Close what is open, and remove the cgroup once it is empty. Process 1 must be dead, killed or about to end."""
+        self._close_streams()
+        if self.cgroup is not None:
+            self.is_dead(SETUP_SECONDS)
+            self.cgroup.close()
+        self._close_processes()
+
+    def abandon(self) -> None:
+        """Close what is open and leave the sandbox to the process that this one was forked from."""
+        self._close_streams()
+        self._close_processes()
+
+    def _close_streams(self) -> None:
         for descriptor in (self.stdin, self.stdout, self.stderr, self.work, *self.stdio):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -204,9 +216,8 @@ class Live:
         self.far.close()
         if self.channel is not None:
             self.channel.close()
-        if self.cgroup is not None:
-            self.is_dead(SETUP_SECONDS)
-            self.cgroup.close()
+
+    def _close_processes(self) -> None:
         for descriptor in (self.process, self.program):
             if descriptor >= 0:
                 os.close(descriptor)

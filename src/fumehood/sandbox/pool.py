@@ -134,6 +134,16 @@ class Pool:
             stock.discard()
         self._remove_ended()
 
+    def abandon(self) -> None:
+        """Close this process's descriptors of what another keeps: a fork copied the pool, without its thread."""
+        for stock in self._stocks.values():
+            for shelf in stock.shelves.values():
+                for live in shelf.ready:
+                    live.abandon()
+            if stock.zygote is not None:
+                stock.zygote.abandon()
+        self._stocks.clear()
+
     def _stock(self, kit: Kit) -> _Stock:
         # By identity: to compare what kits hold takes longer than a fork.
         if kit not in self._stocks:

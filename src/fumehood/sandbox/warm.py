@@ -134,6 +134,14 @@ class Zygote:
                 self._process = -1
         self._lease.__exit__()
 
+    def abandon(self) -> None:
+        """Close what is open and leave it to the process that this one was forked from."""
+        self._channel.close()
+        self._lease.__exit__()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+
     def _ends_within(self, seconds: float) -> bool:
         poll = select.poll()
         poll.register(self._process, select.POLLIN)
