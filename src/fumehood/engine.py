@@ -13,6 +13,7 @@ from .errors import InvalidFilePath, InvalidRequest, SandboxFailed, ZygoteDied
 from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
 from .protocol.limits import Limits
 from .runtimes import get
+from .runtimes.runtime import Host, say_nothing
 from .sandbox import admission, walls
 from .sandbox.files import collect
 from .sandbox.init import CHANNEL
@@ -69,7 +70,7 @@ class Engine:
         spawn: Spawn | None = None,
     ) -> None:
         self.without = walls.named(without)
-        self._notice = notice or _say_nothing
+        self._host = Host(notice=notice or say_nothing, without=self.without)
         self._warm_bytes = warm_bytes
         self._launcher: Launcher | None = None
         self._pool: Pool | None = None
@@ -113,7 +114,7 @@ class Engine:
         descriptor, ends the execution once it is readable. Raises errors of `fumehood.errors`.
         """
         runtime = get(request.language)
-        start = runtime.start(request.code, request.name, self._notice)
+        start = runtime.start(request.code, request.name, self._host)
         self._admit()
         files = _files(request, start)
         stdin = Stdin(_as_bytes(request.stdin), stdin_source)
@@ -145,7 +146,7 @@ class Engine:
         from .sessions import Birth, Session  # noqa: PLC0415 - 10 ms that the command line need not pay
 
         request = ExecutionRequest(code="", language=language, env=env or {}, files=files or {}, limits=limits)
-        begins = get(language).session(self._notice)
+        begins = get(language).session(self._host)
         if begins is None:
             raise InvalidRequest(f"language {language!r} has no sessions")
         self._admit()
@@ -189,7 +190,7 @@ class Engine:
         Without this the first programs start cold. Raises `SandboxFailed` where none can be had: `execute` then starts
         every program cold, and `InvalidRequest` where the language has no warm interpreter.
         """
-        start = get(language).start("", None, self._notice)
+        start = get(language).start("", None, self._host)
         self._admit()
         if self._pool is None or start.warm is None:
             why = "its interpreter cannot be forked" if start.warm is None else "this engine keeps nothing warm"
@@ -372,7 +373,3 @@ def _signal_name(number: int) -> str:
 def _as_bytes(data: str | bytes) -> bytes:
     # A lone surrogate in source text is the program's problem: its interpreter shall see something and complain.
     return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-
-
-def _say_nothing(_sentence: str, _done: float) -> None:
-    pass

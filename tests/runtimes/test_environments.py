@@ -18,6 +18,7 @@ import pytest
 from fumehood import Engine, ExecutionRequest
 from fumehood.errors import InvalidRequest, RuntimeUnavailable, UnknownLanguage
 from fumehood.runtimes import build, get, packages
+from fumehood.runtimes.runtime import Host, say_nothing
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ def _requirements(place: Path, *lines: str) -> str:
     return str(file)
 
 
-def _silent(_sentence: str, _done: float) -> None:
-    pass
+SILENT = Host(notice=say_nothing)
 
 
 def _printed(language: str) -> str:
@@ -59,21 +59,21 @@ def _printed(language: str) -> str:
 
 
 def test_a_runtime_of_ones_own_runs_programs_under_its_name(place: Path) -> None:
-    path = build.build_own("paint", _requirements(place, "colours<2"), _silent)
+    path = build.build_own("paint", _requirements(place, "colours<2"), SILENT)
     assert _printed("paint") == "1.0"
     assert Path(path).name in build.installed()
     assert "colours==1.0" in Path(path, "requirements.lock").read_text(encoding="utf-8")
 
 
 def test_where_packages_come_from_is_not_shown_inside(place: Path) -> None:
-    path = Path(build.build_own("paint", _requirements(place, "colours"), _silent))
+    path = Path(build.build_own("paint", _requirements(place, "colours"), SILENT))
     assert str(place) not in (path / "requirements.lock").read_text(encoding="utf-8")
 
 
 def test_other_requirements_make_another_revision_and_leave_the_first_as_it_was(place: Path) -> None:
-    first = Path(build.build_own("paint", _requirements(place, "colours==1.0"), _silent))
+    first = Path(build.build_own("paint", _requirements(place, "colours==1.0"), SILENT))
     facts = {str(file): file.lstat().st_mtime_ns for file in first.rglob("*")}
-    second = Path(build.build_own("paint", _requirements(place, "colours==2.0"), _silent))
+    second = Path(build.build_own("paint", _requirements(place, "colours==2.0"), SILENT))
     assert first != second
     assert _printed("paint") == "2.0"
     assert {str(file): file.lstat().st_mtime_ns for file in first.rglob("*")} == facts
@@ -81,9 +81,11 @@ def test_other_requirements_make_another_revision_and_leave_the_first_as_it_was(
 
 def test_the_same_requirements_are_the_same_revision_and_are_not_built_again(place: Path) -> None:
     heard: list[float] = []
-    first = build.build_own("paint", _requirements(place, "colours"), _silent)
+    first = build.build_own("paint", _requirements(place, "colours"), SILENT)
     assert (
-        build.build_own("paint", _requirements(place, "colours", "# a comment"), lambda _s, done: heard.append(done))
+        build.build_own(
+            "paint", _requirements(place, "colours", "# a comment"), Host(notice=lambda _s, done: heard.append(done))
+        )
         == first
     )
     assert 0.0 not in heard
@@ -91,7 +93,7 @@ def test_the_same_requirements_are_the_same_revision_and_are_not_built_again(pla
 
 def test_a_build_says_how_far_it_is_from_nothing_to_all(place: Path) -> None:
     heard: list[float] = []
-    build.build_own("paint", _requirements(place, "colours"), lambda _sentence, done: heard.append(done))
+    build.build_own("paint", _requirements(place, "colours"), Host(notice=lambda _s, done: heard.append(done)))
     heard = heard[heard.index(0.0) :]
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
@@ -100,7 +102,7 @@ def test_a_build_says_how_far_it_is_from_nothing_to_all(place: Path) -> None:
 
 def test_requirements_that_cannot_be_met_are_told_in_uvs_words_and_leave_nothing(place: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"uv says:\n(.|\n)*colours==9"):
-        build.build_own("paint", _requirements(place, "colours==9"), _silent)
+        build.build_own("paint", _requirements(place, "colours==9"), SILENT)
     assert build.installed() == []
     assert packages.own("paint") is None
 
@@ -113,13 +115,13 @@ def test_a_package_that_would_run_code_to_be_built_is_refused(place: Path) -> No
         f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='evil', version='1.0')\n"
     )
     with pytest.raises(RuntimeUnavailable, match="uv says"):
-        build.build_own("paint", _requirements(place, str(source)), _silent)
+        build.build_own("paint", _requirements(place, str(source)), SILENT)
     assert not ran.exists()
 
 
 def test_a_removed_runtime_is_gone_with_its_name_and_others_stay(place: Path) -> None:
     for name in ("paint", "brush"):
-        build.build_own(name, _requirements(place, "colours"), _silent)
+        build.build_own(name, _requirements(place, "colours"), SILENT)
     build.remove("paint")
     with pytest.raises(UnknownLanguage, match="--name NAME"):
         get("paint")
@@ -128,7 +130,7 @@ def test_a_removed_runtime_is_gone_with_its_name_and_others_stay(place: Path) ->
 
 
 def test_a_removed_revision_takes_the_name_that_led_to_it(place: Path) -> None:
-    path = build.build_own("paint", _requirements(place, "colours"), _silent)
+    path = build.build_own("paint", _requirements(place, "colours"), SILENT)
     assert build.remove(Path(path).name) == [Path(path).name]
     assert packages.own("paint") is None
 
@@ -136,18 +138,18 @@ def test_a_removed_revision_takes_the_name_that_led_to_it(place: Path) -> None:
 @pytest.mark.parametrize("name", ["python", "bash", "", "Paint", "../paint", "a/b", "-a", "a" * 41, "a b", "1a", "a\n"])
 def test_a_name_that_is_taken_or_cannot_be_is_refused(place: Path, name: str) -> None:
     with pytest.raises(InvalidRequest, match="runtime name"):
-        build.build_own(name, _requirements(place, "colours"), _silent)
+        build.build_own(name, _requirements(place, "colours"), SILENT)
 
 
 @pytest.mark.parametrize("name", ["../names/paint", "/etc/hostname", ".", "..", "", "zork", "a\0b"])
 def test_a_language_that_is_no_name_leads_nowhere(place: Path, name: str) -> None:
-    build.build_own("paint", _requirements(place, "colours"), _silent)
+    build.build_own("paint", _requirements(place, "colours"), SILENT)
     with pytest.raises(UnknownLanguage):
         get(name)
 
 
 def test_a_runtime_of_another_python_is_not_used(place: Path) -> None:
-    path = Path(build.build_own("paint", _requirements(place, "colours"), _silent))
+    path = Path(build.build_own("paint", _requirements(place, "colours"), SILENT))
     other = path.name.replace(f"-{sys.version_info[0]}.", "-9.")
     (path.parent / packages.NAMES / "paint").write_text(other, encoding="utf-8")
     path.rename(path.parent / other)

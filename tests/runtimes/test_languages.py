@@ -16,6 +16,7 @@ from fumehood import Engine, ExecutionRequest, FumehoodError, languages
 from fumehood.engine import BASE_ENVIRONMENT
 from fumehood.errors import RuntimeUnavailable, UnknownLanguage
 from fumehood.runtimes import get, language_of, packages
+from fumehood.runtimes.runtime import Host, say_nothing
 
 #: Language to programs: echo arguments, a variable and standard input as JSON; use a neighbour; break the syntax; exit 7.
 PROGRAMS = {
@@ -77,7 +78,7 @@ def engine() -> Iterator[Engine]:
 def language(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     try:
-        get(name).start("", None, lambda _sentence, _done: None)
+        get(name).start("", None, Host(notice=say_nothing))
     except RuntimeUnavailable as error:
         pytest.skip(f"{name}: {error}")
     return name

@@ -7,6 +7,7 @@ import json
 from ..engine import Engine
 from ..errors import FumehoodError
 from ..runtimes import get, languages
+from ..runtimes.runtime import Host, say_nothing
 from ..sandbox import canary, walls
 from ..sandbox.walls import CAN_GO_WITHOUT, WALLS, Probe, named
 from .arguments import Arguments, Command, Option
@@ -44,7 +45,7 @@ def _languages() -> dict[str, str]:
     for language in languages():
         try:
             if not language.startswith("python"):  # runs wherever Fumehood does; its packages come with the first use
-                get(language).start("", None, lambda _sentence, _done: None)
+                get(language).start("", None, Host(notice=say_nothing))
             found[language] = "ready"
         except FumehoodError as error:
             found[language] = str(error)

@@ -6,6 +6,8 @@ import json
 import os
 
 from ..runtimes import build, packages
+from ..runtimes.runtime import Host
+from ..sandbox import walls
 from .arguments import Arguments, Command, Option, UsageError
 from .progress import Building
 from .terminal import note
@@ -24,7 +26,8 @@ def _build(arguments: Arguments) -> int:
     if arguments.requirements is not None or arguments.name is not None:
         if arguments.requirements is None or arguments.name is None or arguments.runtime is not None:
             raise UsageError("a runtime of your own needs --requirements FILE and --name NAME, and no other name")
-        print(build.build_own(arguments.name, arguments.requirements, Building()))
+        hosts = tuple(arguments.allow_host)
+        print(build.build_own(arguments.name, arguments.requirements, _host(arguments), allowed_hosts=hosts))
         return 0
     name = arguments.runtime or "python"
     if name not in packages.LOCK_IDS:
@@ -37,9 +40,13 @@ def _build(arguments: Arguments) -> int:
     if os.path.isdir(path) and arguments.force:
         build.remove(revision)
     if not os.path.isdir(path):
-        build.build(path, name, None if arguments.standard_library else packages.lock(name), Building())
+        build.build(path, name, None if arguments.standard_library else packages.lock(name), _host(arguments))
     print(path)
     return 0
+
+
+def _host(arguments: Arguments) -> Host:
+    return Host(notice=Building(), without=walls.named(arguments.without))
 
 
 def _list(arguments: Arguments) -> int:
@@ -73,13 +80,21 @@ COMMAND = Command(
     description=(
         "build: install the packages of a built-in runtime now and not at its first use (python, the default, or python-data), or "
         "make one of your own from a requirements file, to be used as --language NAME. list: show what is installed. remove: "
-        "delete a runtime or one of its revisions. Revisions never change: other requirements make another one."
+        "delete a runtime or one of its revisions. Revisions never change: other requirements make another one. A build "
+        "runs inside the walls and reaches the package index, the hosts that the requirements or uv's settings name, and no other."
     ),
     run=runtime,
     positionals=(("ACTION", "build, list or remove."), ("RUNTIME", "Which one.")),
     options=(
         Option(name="requirements", short="r", metavar="FILE", help="build: what to install, as pip and uv read it."),
         Option(name="name", metavar="NAME", help="build: what to call it."),
+        Option(
+            name="allow-host",
+            metavar="HOST",
+            many=True,
+            help="build: a host that may be reached besides those that the requirements name.",
+        ),
+        Option(name="without", metavar="WALL", many=True, help="build: give up a wall that this host cannot put up."),
         Option(name="standard-library", help="build: no packages; needs no network."),
         Option(name="force", help="build: anew, even where it is there."),
         Option(name="json", help="list: print JSON."),

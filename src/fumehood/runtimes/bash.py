@@ -7,21 +7,21 @@ from .runtime import SessionStart, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Host
 
 
 class Bash:
     """Runs a script with the host's bash."""
 
-    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+    def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         path = interpreter.find("bash", package="install Debian's package `bash`")
         inside, mounts = interpreter.shown(path)
         return Start(argv=(inside, "--noprofile", "--norc"), program=name or "main.sh", mounts=mounts)
 
-    def session(self, notice: Notice) -> SessionStart | None:
+    def session(self, host: Host) -> SessionStart | None:
         """See `Runtime.session`."""
-        return SessionStart.of(self.start("", "session.sh", notice), "session.sh", plain_cells=True)
+        return SessionStart.of(self.start("", "session.sh", host), "session.sh", plain_cells=True)
 
 
 RUNTIME = Bash()

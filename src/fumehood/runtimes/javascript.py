@@ -9,7 +9,7 @@ from .runtime import SessionStart, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Host
 
 # From here on Node tells modules from scripts by itself, by trying.
 _DETECTS = (20, 10)
@@ -20,7 +20,7 @@ _MODULE_ONLY = re.compile(r"^(?:import[\s{*'\"]|export\s|await\s|(?:const|let|va
 class JavaScript:
     """Runs a program with the host's node."""
 
-    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+    def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         path, version = node.find()
         detects = version >= _DETECTS
@@ -33,9 +33,9 @@ class JavaScript:
             mounts=mounts + node.debian_modules(),
         )
 
-    def session(self, notice: Notice) -> SessionStart | None:
+    def session(self, host: Host) -> SessionStart | None:
         """See `Runtime.session`."""
-        return SessionStart.of(self.start("", "session.js", notice), "session.js")
+        return SessionStart.of(self.start("", "session.js", host), "session.js")
 
 
 RUNTIME = JavaScript()

@@ -14,7 +14,7 @@ from ..errors import RuntimeUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice
+    from .runtime import Host
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 #: Built-in environment to the first 12 digits of its lock file's SHA-256. The tests hold them against the files; hashing
@@ -52,7 +52,7 @@ def own(name: str) -> str | None:
         return None
 
 
-def ensure(name: str, notice: Notice) -> str:
+def ensure(name: str, host: Host) -> str:
     """Return the folder of an environment; a built-in one is built first where it is not there.
 
     Raises `RuntimeUnavailable` with the builder's own words where it cannot be built, or with the next step where it is the
@@ -63,7 +63,7 @@ def ensure(name: str, notice: Notice) -> str:
         if not os.path.exists(os.path.join(path, "pyvenv.cfg")):
             from . import build  # noqa: PLC0415 - needed once in the life of a revision
 
-            build.build(path, name, lock(name), notice)
+            build.build(path, name, lock(name), host)
         return path
     found = own(name) or ""
     path = os.path.join(folder(), found)

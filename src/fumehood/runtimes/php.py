@@ -9,7 +9,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice, SessionStart
+    from .runtime import Host, SessionStart
 
 _EXTENSION_ROOT = "/usr/lib/php"
 # In an order in which each finds what it needs; those that are not installed are left out.
@@ -22,7 +22,7 @@ _EXTENSIONS = (
 class Php:
     """Runs a script with the host's php."""
 
-    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+    def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         path = interpreter.find("php", package="install Debian's package `php-cli`")
         settings = ["display_errors=stderr", "log_errors=0", "memory_limit=-1", *_extensions()]
@@ -30,7 +30,7 @@ class Php:
         inside, mounts = interpreter.shown(path, "lib")
         return Start(argv=(inside, "-n", *options), program=name or "main.php", mounts=mounts)
 
-    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+    def session(self, host: Host) -> SessionStart | None:  # noqa: ARG002 - the port's shape
         """See `Runtime.session`: there are none yet."""
         return None
 

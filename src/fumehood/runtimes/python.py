@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .runtime import Notice
+    from .runtime import Host
 
 _INSIDE = "/opt/fumehood/python"
 #: What a session's program imports besides.
@@ -44,18 +44,18 @@ class Python:
         # Found again for most programs, which saves more than a tenth of a millisecond.
         self._latest: Start | None = None
 
-    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+    def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
-        environment = packages.ensure(self._name, notice)
+        environment = packages.ensure(self._name, host)
         if name is not None:
             return self._start_in(environment, name)
         if self._latest is None or self._latest.revision != environment:
             self._latest = self._start_in(environment, None)
         return self._latest
 
-    def session(self, notice: Notice) -> SessionStart | None:
+    def session(self, host: Host) -> SessionStart | None:
         """See `Runtime.session`."""
-        start = self.start("", "session.py", notice)
+        start = self.start("", "session.py", host)
         warm = Warmth(
             preload=(*self._warm.preload, *_FOR_SESSIONS, *self._session_preload), sample=self._warm.sample,
             settled=self._warm.settled,

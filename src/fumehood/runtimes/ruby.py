@@ -10,7 +10,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice, SessionStart
+    from .runtime import Host, SessionStart
 
 # Where Debian keeps the specifications of the gems that come with Ruby.
 _DEBIAN_GEMS = "/usr/share/rubygems-integration"
@@ -19,7 +19,7 @@ _DEBIAN_GEMS = "/usr/share/rubygems-integration"
 class Ruby:
     """Runs a script with the host's ruby."""
 
-    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+    def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         path = interpreter.find("ruby", package="install Debian's package `ruby`")
         inside, mounts = interpreter.shown(path, "lib")
@@ -27,7 +27,7 @@ class Ruby:
             mounts += (Mount(host=_DEBIAN_GEMS, inside=_DEBIAN_GEMS),)
         return Start(argv=(inside,), program=name or "main.rb", mounts=mounts)
 
-    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+    def session(self, host: Host) -> SessionStart | None:  # noqa: ARG002 - the port's shape
         """See `Runtime.session`: there are none yet."""
         return None
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     class Runtime(Protocol):
         """One language."""
 
-        def start(self, code: str, name: str | None, notice: Notice) -> Start:
+        def start(self, code: str, name: str | None, host: Host) -> Start:
             """Say how to run a program with this source text.
 
             `name` is the file name that the caller wants, None for the language's own. Raises `RuntimeUnavailable`
@@ -27,9 +27,20 @@ if TYPE_CHECKING:
             """
             ...
 
-        def session(self, notice: Notice) -> SessionStart | None:
+        def session(self, host: Host) -> SessionStart | None:
             """Say how to run a program that executes a session's cells; None where the language has no sessions."""
             ...
+
+
+def say_nothing(_sentence: str, _done: float) -> None:
+    """Be the notice of whom nobody listens to."""
+
+
+class Host(Record):
+    """What a runtime that must be built first has of its host: whom to tell, and the walls that its operator gave up."""
+
+    notice: Notice
+    without: frozenset[str] = frozenset()
 
 
 class SessionStart(Record):

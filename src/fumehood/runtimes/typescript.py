@@ -11,7 +11,7 @@ from .runtime import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .runtime import Notice, SessionStart
+    from .runtime import Host, SessionStart
 
 _STRIPS_TYPES = (22, 6)
 _HELP = "install Node.js 22.6 or newer, or Deno (`pip install 'fumehood[deno]'`)"
@@ -20,7 +20,7 @@ _HELP = "install Node.js 22.6 or newer, or Deno (`pip install 'fumehood[deno]'`)
 class TypeScript:
     """Runs a program with the host's node or deno."""
 
-    def start(self, code: str, name: str | None, notice: Notice) -> Start:  # noqa: ARG002 - the port's shape
+    def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
         program = name or "main.ts"
         try:
@@ -57,7 +57,7 @@ class TypeScript:
             environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's
         )
 
-    def session(self, notice: Notice) -> SessionStart | None:  # noqa: ARG002 - the port's shape
+    def session(self, host: Host) -> SessionStart | None:  # noqa: ARG002 - the port's shape
         """See `Runtime.session`: there are none yet."""
         return None
 

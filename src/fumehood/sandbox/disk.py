@@ -1,4 +1,4 @@
-"""Copies a sandbox's files into another's, inside both: what a fork of a session starts with.
+"""What is done with a guest's whole tree: copied into another sandbox, when a session is forked; made the host's own.
 
 Promised: no link is followed; links between files, holes, modes and times stay. Sockets are left out: nobody listens on them in a
 copy. Not promised: extended attributes. The files are the guest's, and nothing of it may run meanwhile.
@@ -60,6 +60,21 @@ def copy_data(source: int, target: int) -> None:
                 return
             at += copied
     os.ftruncate(target, size)
+
+
+def take_over(folder: str | os.PathLike[str]) -> None:
+    """Make all below a folder this user's own, with plain modes: no set-user-id bit of a guest's survives. No link is followed."""
+    is_root = os.geteuid() == 0
+    for _path, folders, names, here in os.fwalk(folder, follow_symlinks=False):
+        if is_root:
+            os.fchown(here, 0, 0)
+        os.fchmod(here, 0o755)
+        for name in (*folders, *names):
+            if is_root:
+                os.chown(name, 0, 0, dir_fd=here, follow_symlinks=False)
+            mode = os.lstat(name, dir_fd=here).st_mode
+            if stat.S_ISREG(mode):
+                os.chmod(name, 0o755 if mode & 0o111 else 0o644, dir_fd=here)
 
 
 def _copy(folder: int, name: str, facts: os.stat_result, target: int, path: bytes) -> None:

@@ -12,7 +12,7 @@ import select
 import struct
 
 from . import filters, kernel, landlock, rlimits, tree
-from .spec import USER_ID
+from .spec import GATEWAY, USER_ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: First byte of a message from here to the host.
 READY, FAILED, ENDED = b"R", b"F", b"E"
+#: Before READY, with the listening socket of a sandbox that has a gateway.
+LISTENS = b"L"
 #: After ENDED: wait status, user and system CPU microseconds, largest resident KiB, refused network attempts.
 REPORT = struct.Struct("=iqqqq")
 #: A time of that kind.
@@ -68,6 +70,8 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
     kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")
     kernel.raise_loopback()
+    if spec.gateway:
+        _open_gateway(wiring.control)
     if "seccomp" in spec.without:
         _forbid_nested_namespaces()
     tree.build(sources, spec)
@@ -114,6 +118,17 @@ def become_user(user: int | None) -> None:
     os.umask(0o022)
 
 
+def _open_gateway(control: socket) -> None:
+    """Hand the host a socket that listens in this network namespace, where nothing else leads out."""
+    import _socket  # noqa: PLC0415 - few sandboxes have one
+
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind(GATEWAY)
+    listener.listen(128)
+    tell(control, LISTENS, listener.fileno())
+    listener.close()
+
+
 def _forbid_nested_namespaces() -> None:
     # What seccomp refuses otherwise, at no cost; this way takes 0.6 ms.
     with open("/proc/sys/user/max_user_namespaces", "w", encoding="utf-8") as file:
@@ -152,7 +167,8 @@ def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
     if _is_dead(wiring.parent):
         os._exit(1)  # it died before the line above, whose signal then never comes
     if "landlock" not in spec.without:
-        landlock.restrict(any_disk=spec.forkable)
+        writable = tuple(mount.inside for mount in spec.mounts if mount.writable)
+        landlock.restrict(any_disk=spec.forkable, writable=writable)
 
 
 def seal(spec: Spec, system_calls: bytes) -> None:

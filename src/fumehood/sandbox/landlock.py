@@ -32,11 +32,11 @@ def abi() -> int:
         return 0
 
 
-def restrict(*, any_disk: bool = False) -> None:
+def restrict(*, any_disk: bool = False, writable: tuple[str, ...] = ()) -> None:
     """Confine this thread and its children to the sandbox's tree. Raises OSError where the kernel cannot.
 
     `any_disk`: its folders may come to lie on a disk that is not there yet. Rules name what is there, so then mounts alone
-    decide where it may write.
+    decide where it may write. `writable`: folders that it may write to besides.
     """
     version = abi()
     everything = max(mask for since, mask in _ALL_BY_ABI.items() if since <= max(version, 1))
@@ -47,7 +47,7 @@ def restrict(*, any_disk: bool = False) -> None:
     try:
         everywhere = everything & ~_MAKE_DEVICES if any_disk else (_EXECUTE | _READ_FILE | _READ_DIR) & everything
         _allow(ruleset, "/", everywhere)
-        for path in WRITABLE:
+        for path in (*WRITABLE, *writable):
             _allow(ruleset, path, everything & ~_MAKE_DEVICES)
         for path in DEVICES:
             _allow(ruleset, path, (_READ_FILE | _WRITE_FILE | 1 << 14) & everything & _FILE_RIGHTS)

@@ -16,7 +16,7 @@ import time
 from ..errors import SandboxFailed
 from . import kernel
 from .cgroup import Cgroup
-from .init import FAILED, MICROSECONDS, READY
+from .init import FAILED, LISTENS, MICROSECONDS, READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ MESSAGE = 1 << 16
 
 
 # Which of them comes with which message.
-_DESCRIPTORS = {READY: "work", BORN: "process", RUNS: "program"}
+_DESCRIPTORS = {READY: "work", LISTENS: "gateway", BORN: "process", RUNS: "program"}
 
 
 class Live:
@@ -62,6 +62,8 @@ class Live:
         self.process = -1
         #: `/work`, open, from when its walls are up.
         self.work = -1
+        #: The listening socket of one that has a gateway, until somebody takes it.
+        self.gateway = -1
         #: CPU that a warm program had used before its order; None while it does not wait for one.
         self.used_seconds: float | None = None
         #: Its number among the user ids of its zygote, which gives it out anew once this is dead.
@@ -208,10 +210,10 @@ class Live:
         self._close_processes()
 
     def _close_streams(self) -> None:
-        for descriptor in (self.stdin, self.stdout, self.stderr, self.work, *self.stdio):
+        for descriptor in (self.stdin, self.stdout, self.stderr, self.work, self.gateway, *self.stdio):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.stdin = self.stdout = self.stderr = self.work = -1
+        self.stdin = self.stdout = self.stderr = self.work = self.gateway = -1
         self.control.close()
         self.far.close()
         if self.channel is not None:

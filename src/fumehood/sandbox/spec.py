@@ -9,15 +9,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+#: Where a sandbox that has a gateway finds it: address and port.
+GATEWAY = ("127.0.0.1", 3128)
 #: The sandbox's user inside its own user namespace.
 USER_ID = 1000
 
 
 class Mount(Record):
-    """A host file or folder shown read-only at `inside`."""
+    """A host file or folder shown at `inside`: read-only, or `writable`, where nothing can be executed."""
 
     host: str
     inside: str
+    writable: bool = False
 
 
 class Spec(Record):
@@ -26,6 +29,7 @@ class Spec(Record):
     `argv[0]` is a path inside the walls. `environment` is complete. `mounts` come on top of the base system's.
     `files` are laid into `/work`. `profile` is the list of system calls, one of `syscalls.PROFILES`.
     `without` names the walls that the operator gave up, in so many words. `forkable`: a session, whose copies have other disks.
+    `gateway`: it has a listening socket at `GATEWAY` of its own loopback, and the host takes what connects there.
     """
 
     argv: tuple[str, ...]
@@ -36,10 +40,11 @@ class Spec(Record):
     profile: str = "plain"
     without: frozenset[str] = frozenset()
     forkable: bool = False
+    gateway: bool = False
 
     def as_plain(self) -> tuple[Any, ...]:
         """Return the same as tuples, dicts, numbers and texts alone, for `marshal`."""
-        mounts = tuple((mount.host, mount.inside) for mount in self.mounts)
+        mounts = tuple((mount.host, mount.inside, mount.writable) for mount in self.mounts)
         return (
             self.argv,
             self.environment,
@@ -49,19 +54,21 @@ class Spec(Record):
             self.profile,
             tuple(self.without),
             self.forkable,
+            self.gateway,
         )
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Spec:
         """Undo `as_plain`."""
-        argv, environment, mounts, files, limits, profile, without, forkable = plain
+        argv, environment, mounts, files, limits, profile, without, forkable, gateway = plain
         return cls(
             argv=argv,
             environment=environment,
-            mounts=tuple(Mount(host=host, inside=inside) for host, inside in mounts),
+            mounts=tuple(Mount(host=host, inside=inside, writable=writable) for host, inside, writable in mounts),
             files=files,
             limits=Limits(**limits),
             profile=profile,
             without=frozenset(without),
             forkable=forkable,
+            gateway=gateway,
         )

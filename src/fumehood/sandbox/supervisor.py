@@ -13,7 +13,7 @@ import time
 
 from ..errors import SandboxFailed
 from ..protocol.record import Record
-from .init import ENDED, READY, REPORT
+from .init import ENDED, LISTENS, READY, REPORT
 from .isolation.namespaces import UserLease
 from .live import SETUP_SECONDS, Live
 
@@ -80,10 +80,14 @@ def supervise(
 
 
 def watch(
-    live: Live, limits: Limits, *, stdin: Stdin, on_output: Listener | None = None, cancel: int | None = None
-) -> Outcome:
-    """Do the same for a sandbox that was made, and for a warm one that has its order. The caller closes it."""
-    run = _Run(live, limits, stdin, on_output, cancel)
+    live: Live, limits: Limits, *, stdin: Stdin, on_output: Listener | None = None, cancel: int | None = None,
+    on_gateway: Callable[[int], None] | None = None,
+) -> Outcome:  # fmt: skip
+    """Do the same for a sandbox that was made, and for a warm one that has its order. The caller closes it.
+
+    `on_gateway` is given the listening socket of a sandbox that has a gateway, a descriptor which it owns.
+    """
+    run = _Run(live, limits, stdin, on_output, cancel, on_gateway)
     try:
         run.watch()
         return run.outcome()
@@ -95,10 +99,11 @@ def watch(
 
 class _Run:
     def __init__(
-        self, live: Live, limits: Limits, stdin: Stdin, on_output: Listener | None, cancel: int | None
-    ) -> None:
+        self, live: Live, limits: Limits, stdin: Stdin, on_output: Listener | None, cancel: int | None,
+        on_gateway: Callable[[int], None] | None,
+    ) -> None:  # fmt: skip
         self._live, self._limits, self._cgroup = live, limits, live.cgroup
-        self._stdin, self._on_output, self._cancel = stdin, on_output, cancel
+        self._stdin, self._on_output, self._cancel, self._on_gateway = stdin, on_output, cancel, on_gateway
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._poll = select.poll()
         now = time.monotonic()
@@ -195,6 +200,9 @@ class _Run:
         kind, body = message
         if kind == READY:
             self._start_clock(time.monotonic())
+        elif kind == LISTENS and self._on_gateway is not None:
+            gateway, self._live.gateway = self._live.gateway, -1
+            self._on_gateway(gateway)
         elif kind == ENDED and len(body) == REPORT.size:
             self._report = REPORT.unpack(body)
             self._ended = time.monotonic()

@@ -1,8 +1,9 @@
 """The file tree that a guest sees: built from nothing, on a tmpfs, inside its own mount namespace.
 
 Promised: of the host it shows the base system's programs and libraries (`/usr/bin`, `/usr/lib*`, time zones, the
-certificate bundle) and what the runtime mounts, all read-only, nosuid, nodev; everything else is made up here. Nothing of the
-host's `/etc`, `/home`, `/root`, `/var`, `/sys`, `/run`. Not promised: that the names of installed system programs are secret.
+certificate bundle) and what the runtime mounts, all nosuid and nodev, and read-only but for a mount that says that it is
+writable, where nothing can be executed; everything else is made up here. Nothing of the host's `/etc`, `/home`, `/root`,
+`/var`, `/sys`, `/run`. Not promised: that the names of installed system programs are secret.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def open_sources(spec: Spec) -> dict[str, int]:
 
 def build(sources: dict[str, int], spec: Spec) -> None:
     """Mount the tree and make it the root. The caller is in its own namespaces, with every capability there."""
-    _lay_out(sources)
+    _lay_out(sources, frozenset(mount.inside for mount in spec.mounts if mount.writable))
     if "proc" not in spec.without:
         os.mkdir("proc")
         _mount_proc("proc")
@@ -93,13 +94,14 @@ def mount_own(spec: Spec) -> None:
         kernel.mount(f"/tmp/{part}", inside, None, kernel.MS_BIND)  # noqa: S108
 
 
-def _lay_out(sources: dict[str, int]) -> None:
+def _lay_out(sources: dict[str, int], writable: frozenset[str] = frozenset()) -> None:
     # Nothing that is mounted here may travel back to the host's tree.
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     _mount_tmpfs(_SCAFFOLD, size=1 << 20, inodes=1024, mode="755")
     os.chdir(_SCAFFOLD)
     for inside in sorted(sources):
-        _bind("/proc/self/fd/%d" % sources[inside], inside)  # noqa: UP031 - half the time of an f-string's setup
+        # By `%`: half the time of an f-string's setup.
+        _bind("/proc/self/fd/%d" % sources[inside], inside, writable=inside in writable)  # noqa: UP031
         os.close(sources[inside])
     _link_top_level()
     _write_etc()
@@ -118,7 +120,7 @@ def _mount_tmpfs(target: str, *, size: int, inodes: int, mode: str) -> None:
     kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
 
 
-def _bind(source: str, inside: str) -> None:
+def _bind(source: str, inside: str, *, writable: bool) -> None:
     target = inside.lstrip("/")
     mode = os.stat(source).st_mode
     if stat.S_ISDIR(mode):
@@ -129,8 +131,10 @@ def _bind(source: str, inside: str) -> None:
     # Recursive, or the kernel refuses in a user namespace what would uncover something below.
     kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
     device = stat.S_ISCHR(mode)
-    attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
-    kernel.mount_setattr(target, attributes | (kernel.MOUNT_ATTR_NOEXEC if device else kernel.MOUNT_ATTR_NODEV))
+    attributes = kernel.MOUNT_ATTR_NOSUID
+    attributes |= kernel.MOUNT_ATTR_NOEXEC if device or writable else 0
+    attributes |= 0 if device else kernel.MOUNT_ATTR_NODEV
+    kernel.mount_setattr(target, attributes | (0 if writable else kernel.MOUNT_ATTR_RDONLY))
 
 
 def _link_top_level() -> None:
