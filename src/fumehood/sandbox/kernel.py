@@ -180,10 +180,10 @@ def drop_capabilities() -> None:
     """Give up every capability in every set, for good."""
     prctl(PR_SET_SECUREBITS, SECUREBITS_LOCKED)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    drop, none = ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(0)
-    for capability in range(LAST_CAPABILITY + 1):
-        # On the way of every sandbox, forty times: without the layers of `prctl`.
-        if _libc.prctl(drop, ctypes.c_ulong(capability), none, none, none) < 0:
+    # On the way of every sandbox, forty times: without the layers of `prctl`, and one number for ctypes to change.
+    call, drop, capability, none = _libc.prctl, ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(0), ctypes.c_ulong(0)
+    for capability.value in range(LAST_CAPABILITY + 1):
+        if call(drop, capability, none, none, none) < 0:
             # An older kernel ends its list sooner; what it does not know it cannot grant.
             break
     keep_capabilities()
