@@ -274,9 +274,11 @@ class _Workshop:
             outcome = watch(live, spec.limits, stdin=Stdin(), on_output=hear, cancel=full, on_gateway=gateway.serve)
         if refused is not None:
             refused += [host if port == 443 else f"{host}:{port}" for host, port in gateway.refused]
-        if outcome.verdict is not None or outcome.status is None:
+        # A short step may end before the watcher looks.
+        is_full = outcome.verdict == "cancelled" or self._disk_is_full()
+        if is_full or outcome.verdict is not None or outcome.status is None:
             os.close(outcome.work)
-            why = "it filled the disk" if outcome.verdict == "cancelled" else outcome.detail or "it was killed"
+            why = "it filled the disk" if is_full else outcome.detail or "it was killed"
             raise RuntimeUnavailable(f"runtime {self._name!r} could not be built: {why}")
         return outcome
 
@@ -308,7 +310,7 @@ class _Workshop:
 
         def look() -> None:
             while not over.wait(_LOOK_SECONDS):
-                if shutil.disk_usage(self._place).free < _DISK_LEFT_BYTES:
+                if self._disk_is_full():
                     os.eventfd_write(full, 1)
 
         watcher = threading.Thread(target=look, name="fumehood-disk", daemon=True)
@@ -319,6 +321,9 @@ class _Workshop:
             over.set()
             watcher.join()
             os.close(full)
+
+    def _disk_is_full(self) -> bool:
+        return shutil.disk_usage(self._place).free < _DISK_LEFT_BYTES
 
 
 def _sentence(name: str) -> str:
