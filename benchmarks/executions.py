@@ -1,8 +1,9 @@
 """Measures executions by the Python interface, warm, forked on demand and cold, beside the peers, in one run.
 
-Every round runs each once, in turn. "bare" is `python3 -I -c`, of the environment whose packages the program uses. The floor is
-what the kernel takes to end a fork of an interpreter that has the same modules loaded, without any wall: an execution that
-answers when its program is dead cannot take less.
+Every round runs each once, in turn. "bare" is `python3 -I -c`, of the environment whose packages the program uses. The floors are
+what the kernel takes by itself, of an interpreter that has the same modules loaded. The first is the end of a fork without any
+wall. The second is how many forks a second two processes make that enter new namespaces, mount a disk, bring up `lo`, and end:
+they run nothing, and no call is filtered.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import os
 import statistics
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +48,26 @@ for line in sys.stdin:
     os.close(go[0]); os.close(go[1]); os.waitpid(pid, 0)
     print(time.perf_counter() - start, flush=True)
     for each in gone: os.close(each)
+"""
+
+_FORKS = """
+import sys, os, time
+from fumehood.sandbox import kernel
+from fumehood.sandbox.isolation.namespaces import NAMESPACES
+for name in sys.argv[1].split(","): __import__(name)
+import gc; gc.collect(); gc.freeze()
+until, count = time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < until:
+    pid = os.fork()
+    if pid == 0:
+        kernel.unshare(NAMESPACES)
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID, "size=64m")
+        kernel.raise_loopback()
+        os._exit(0)
+    if os.waitpid(pid, 0)[1]: raise SystemExit("a fork failed")
+    count += 1
+print(count)
 """
 
 
@@ -176,15 +198,26 @@ def _throughput(warm: Engine) -> list[dict[str, Any]]:
     """Run as many programs as eight callers can, ours and bubblewrap's in turn."""
     bwrap = peers.commands(PRINT).get("bwrap --unshare-all python3")
     contenders = {"fumehood": execution(warm, PRINT)} | ({"bwrap": command(bwrap)} if bwrap else {})
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    rates: dict[str, list[float]] = {name: [] for name in (*contenders, "floor")}
     for _ in range(2):
         for name, action in contenders.items():
             rates[name].append(_rate(action))
+        rates["floor"].append(_rate_of_forks())
     mean = {name: statistics.mean(each) for name, each in rates.items()}
-    text = ", ".join(f"{name} {rate:.0f}/s" for name, rate in mean.items())
+    text, floor = (f"{mean[name]:.0f}/s" for name in ("fumehood", "floor"))
     if bwrap:
-        text += f", ratio {mean['fumehood'] / mean['bwrap']:.2f}"
-    return [{"what": f"print(1), {CALLERS} callers", "text": text, "goal": ">= 6 x bwrap"}]
+        text += f", bwrap {mean['bwrap']:.0f}/s, ratio {mean['fumehood'] / mean['bwrap']:.2f}"
+        floor += f", {mean['floor'] / mean['bwrap']:.2f} x bwrap"
+    return [
+        {"what": f"print(1), {CALLERS} callers", "text": text, "goal": ">= 6 x bwrap"},
+        {"what": "forks into new namespaces that run nothing (floor)", "text": floor, "goal": ""},
+    ]
+
+
+def _rate_of_forks() -> float:
+    command = [sys.executable, "-c", _FORKS, ",".join(python.STANDARD), str(LOAD_SECONDS)]
+    forkers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    return sum(int(each.communicate()[0]) for each in forkers) / LOAD_SECONDS
 
 
 def _rate(action: Callable[[], object]) -> float:

@@ -358,7 +358,7 @@ def test_sessions_see_nothing_of_one_another(engine: Engine) -> None:
         seen = other.run(
             "import os; [os.listdir(p) for p in ('.', '/tmp', '/dev/shm')], [p for p in os.listdir('/proc') if p.isdigit()]"
         )
-        assert seen.result == {"text/plain": "([[], [], []], ['2'])"}
+        assert seen.result == {"text/plain": "([[], [], []], ['3'])"}
         assert one.run("import random; random.random()").result != other.run("import random; random.random()").result
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -17,8 +17,9 @@ from typing import Self
 import pytest
 
 import fumehood
-from fumehood import Engine, ExecutionRequest, ExecutionResult
+from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
 from fumehood.errors import SandboxFailed
+from fumehood.sandbox import kernel
 
 
 def run(engine: Engine, code: str, **fields: object) -> ExecutionResult:
@@ -93,9 +94,9 @@ class Load:
         return self.ok >= wanted
 
 
-def _below(pid: int) -> dict[int, int]:
-    """Return every process that descends from this one, with how many pid namespaces below the host's it lives."""
-    found: dict[int, int] = {}
+def _below(pid: int) -> dict[int, tuple[int, int]]:
+    """Return every process that descends from this one: how many pid namespaces below the host's it lives, its number there."""
+    found: dict[int, tuple[int, int]] = {}
     pending = [pid]
     while pending:
         # Whoever is looked at may end meanwhile.
@@ -104,28 +105,33 @@ def _below(pid: int) -> dict[int, int]:
                 pending += (children := [int(word) for word in task.read_text().split()])
                 for child in children:
                     lines = Path(f"/proc/{child}/status").read_text().splitlines()
-                    found[child] = len(next(line for line in lines if line.startswith("NSpid")).split()) - 2
+                    numbers = next(line for line in lines if line.startswith("NSpid")).split()[1:]
+                    found[child] = len(numbers) - 1, int(numbers[-1])
     return found
 
 
-VICTIMS: dict[str, Callable[[int], bool]] = {
-    "zygote": lambda depth: depth == 1,
-    "sandbox": lambda depth: depth == 2,
-    "launcher": lambda depth: depth == 0,
+VICTIMS: dict[str, Callable[[int, int], bool]] = {
+    "zygote": lambda depth, number: depth == 1 and number == 1,
+    "maker": lambda depth, number: depth == 1 and number > 1,
+    "process_1": lambda depth, number: depth == 2 and number == 1,
+    "program": lambda depth, number: depth == 2 and number > 1,
+    "launcher": lambda depth, _number: depth == 0,
 }
 
 
 @pytest.mark.parametrize("is_victim", VICTIMS.values(), ids=VICTIMS.keys())
-def test_kill_9_in_the_middle_of_load_leaves_nothing_and_work_goes_on(is_victim: Callable[[int], bool]) -> None:
+def test_kill_9_in_the_middle_of_load_leaves_nothing_and_work_goes_on(
+    is_victim: Callable[[int, int], bool],
+) -> None:
     before = _left()
     with Engine() as engine:
         engine.prepare("python")
-        depth = _below(os.getpid())
-        own = min(depth.values())
+        own = min(depth for depth, _number in _below(os.getpid()).values())
         with Load(engine) as load:
             assert load.goes_on()
             for _ in range(3):
-                victims = [pid for pid, level in _below(os.getpid()).items() if is_victim(level - own)]
+                family = _below(os.getpid())
+                victims = [pid for pid, (depth, number) in family.items() if is_victim(depth - own, number)]
                 for victim in victims[:1]:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(victim, signal.SIGKILL)
@@ -138,14 +144,32 @@ def test_kill_9_in_the_middle_of_load_leaves_nothing_and_work_goes_on(is_victim:
     assert _left() == before
 
 
+def test_a_maker_that_is_killed_at_any_moment_leaves_nothing() -> None:
+    before = _left()
+    with Engine() as engine:
+        engine.prepare("python")
+        assert engine._pool is not None
+        (stock,) = engine._pool._stocks.values()
+        assert stock.zygote is not None
+        family = set(_below(os.getpid()))
+        for number in range(200):
+            live = stock.zygote.fork(Limits())
+            time.sleep(number * 0.00003)
+            kernel.send_signal(live.maker, signal.SIGKILL)
+            stock.zygote.release(live)
+        assert set(_below(os.getpid())) <= family
+    assert _left() == before
+
+
 def test_the_victims_of_a_dead_zygote_get_a_typed_error_once() -> None:
     with Engine() as engine:
         engine.prepare("python")
         with ThreadPoolExecutor(1) as caller:
             future = caller.submit(run, engine, "import time; time.sleep(30)")
             time.sleep(0.3)
-            levels = _below(os.getpid())
-            zygotes = [pid for pid, level in levels.items() if level == min(levels.values()) + 1]
+            family = _below(os.getpid())
+            own = min(depth for depth, _number in family.values())
+            zygotes = [pid for pid, (depth, number) in family.items() if (depth, number) == (own + 1, 1)]
             for zygote in zygotes:
                 os.kill(zygote, signal.SIGKILL)
             with pytest.raises(fumehood.errors.ZygoteDied, match="run it again"):
@@ -179,7 +203,7 @@ def test_kill_9_of_the_engine_leaves_nothing(tmp_path: Path) -> None:
     assert _groups_of(process.pid) == []
 
 
-def _alive(pids: dict[int, int]) -> list[int]:
+def _alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 

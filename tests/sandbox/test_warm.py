@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
-from fumehood.errors import InvalidRequest
+from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits, Session
+from fumehood.errors import InvalidRequest, SandboxFailed
 from fumehood.protocol.limits import MiB
+from fumehood.sandbox.live import _pid_of
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,7 @@ ALIKE = {
     "finalizer_of_exit": "class A:\n    def __del__(self): print('gone')\na = A()\nraise SystemExit(3)",
     "thread_outlives_main": "import threading, time\ndef f(): time.sleep(0.05); print('thread')\nthreading.Thread(target=f).start(); print('main')",
     "daemon_thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint(threading.active_count())",
+    "main_thread_at_exit": "import atexit, threading\nt = threading.main_thread()\natexit.register(lambda: print(t.is_alive()))\nthreading._register_atexit(lambda: print('first', t.is_alive()))\nprint(t.is_alive(), threading._main_thread._tstate_lock.locked() if hasattr(t, '_tstate_lock') else '')",
     "thread_raises": "import threading\nthreading.Thread(target=lambda: 1/0, name='T').start()",
     "main_thread": "import threading\nt = threading.main_thread(); print(t.name, t is threading.current_thread(), t.native_id, threading.enumerate())",
     "stdout_closed": "import sys; print('x'); sys.stdout.close()",
@@ -71,7 +76,7 @@ ALIKE = {
     # The C library keeps 32 and 33 to itself.
     "signal_masks": "print([int(l.split()[1], 16) & 0x7fffffff for l in open('/proc/self/status') if l.startswith(('SigI', 'SigC', 'SigB'))])",
     "signals": "import signal\nprint([(s, signal.getsignal(s)) for s in sorted(signal.valid_signals())], signal.pthread_sigmask(signal.SIG_BLOCK, []))",
-    "limits": "import resource\nprint([(n, resource.getrlimit(getattr(resource, n))) for n in sorted(dir(resource)) if n.startswith('RLIMIT')])",
+    "limits": "import resource\nprint([(n, resource.getrlimit(getattr(resource, n))) for n in sorted(dir(resource)) if n.startswith('RLIMIT') and n != 'RLIMIT_NPROC'])",
     "disk": "import os\nfor p in ('/work', '/tmp', '/dev/shm'):\n    s = os.statvfs(p); print(p, s.f_blocks, s.f_files, s.f_flag, oct(os.stat(p).st_mode), os.stat(p).st_uid)\nprint(sorted(os.listdir('/')), sorted(os.listdir('/dev')), os.listdir('/tmp'), os.listdir('/work'), os.listdir('/dev/shm'))",
     "tree": "import os\nfor top in ('/etc', '/opt', '/proc'):\n    for d, _, f in os.walk(top):\n        if d.count('/') < 3 and '/proc/' not in d: print(d, sorted(f))",
     "namespaces": "import os, socket\nprint(socket.gethostname(), socket.if_nameindex(), open('/proc/self/uid_map').read().split()[0], len(os.listdir('/proc/self/task')))",
@@ -202,6 +207,82 @@ def test_limits_of_ones_own_are_kept_warm_too(warm: Engine) -> None:
     assert result.stdout == f"{2 * MiB} 100 (3, 3)\n"
 
 
+def test_a_program_that_executes_another_gives_up_its_memory(warm: Engine, cold: Engine) -> None:
+    # The maker of a warm sandbox would hold it, and what both need together is more than the limit.
+    again = "import time; time.sleep(0.5); held = b'x' * (70 << 20); print(len(held))"
+    code = f"import os, sys\nheld = b'x' * (70 << 20)\nos.execv(sys.executable, [sys.executable, '-c', {again!r}])"
+    limits = Limits(memory_bytes=120 * MiB)
+    one, other = run(warm, code, limits=limits), run(cold, code, limits=limits)
+    assert one.warm
+    assert one.stdout == other.stdout == f"{70 << 20}\n"
+    # At the limit the kernel would end whoever holds most, which may be the maker.
+    assert (one.peak_memory_bytes or 0) < 100 * MiB
+
+
+@pytest.fixture
+def session(warm: Engine) -> Iterator[Session]:
+    until = time.monotonic() + 20
+    while True:
+        # The first starts cold, and has the zygote made.
+        with warm.session() as session:
+            if session._incarnation._live.maker >= 0:
+                yield session
+                return
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_while_a_warm_program_runs_nothing_of_ours_has_rights_or_runs(session: Session) -> None:
+    live = session._incarnation._live
+    first, maker = _status(live.pid), _status(_pid_of(live.maker))
+    program = _status(live.program_pid or 0)
+    for each in (first, maker, program):
+        assert {each[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert each["NoNewPrivs"] == "1"
+    assert maker["State"].startswith("T")
+    assert maker["Seccomp"] == program["Seccomp"] == "2"
+    # Process 1 is no fork of an interpreter: it has a page or two.
+    assert first["Name"] == "reaper"
+    assert first["PPid"] == maker["Pid"]
+    assert program["PPid"] == first["Pid"]
+    assert int(first["VmRSS"].split()[0]) < 64
+    assert sorted(os.listdir(f"/proc/{live.pid}/fd")) == ["0", "1"]
+
+
+def test_a_sandbox_lives_on_without_its_maker(session: Session) -> None:
+    session.run("x = 5")
+    os.kill(_pid_of(session._incarnation._live.maker), signal.SIGKILL)
+    code = "import threading\nt = threading.Thread(target=print, args=(x,)); t.start(); t.join()"
+    assert session.run(code).stdout == "5\n"
+
+
+def test_a_waiting_program_that_is_killed_is_no_ones_answer(warm: Engine) -> None:
+    warm.prepare("python")
+    assert warm._pool is not None
+    waiting = [
+        live for stock in warm._pool._stocks.values() for shelf in stock.shelves.values() for live in shelf.ready
+    ]
+    assert waiting
+    for live in waiting:
+        os.kill(live.program_pid or 0, signal.SIGKILL)
+        assert live.is_dead(5)
+    assert run(warm, "print(1)").stdout == "1\n"
+
+
+def test_the_fewest_processes_start_cold(warm: Engine) -> None:
+    alone = run(warm, "print(1)", limits=Limits(pids=1))
+    assert (alone.stdout, alone.warm) == ("1\n", False)
+    two = "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\nprint(1)"
+    assert run(warm, two, limits=Limits(pids=2)).stdout == "1\n"
+    with pytest.raises(SandboxFailed, match="pids of 2"):
+        warm.prepare("python", Limits(pids=1))
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
+
+
 def test_cpu_time_is_the_programs_own(warm: Engine) -> None:
     idle = run(warm, "pass")
     busy = run(warm, "import time\nwhile time.process_time() < 0.5: pass")
@@ -243,6 +324,7 @@ DATA_ALIKE = {
     "figure": "import matplotlib.pyplot as plt; plt.plot([1, 3, 2]); plt.title('t'); plt.savefig('p.png', metadata={'Software': None}); print(plt.get_fignums())",
     "regression": "from sklearn.linear_model import LinearRegression as L; print(L().fit([[1.0], [2.0]], [2.0, 4.0]).coef_.round(6))",
     "error": "import pandas as pd; pd.DataFrame({'a': [1]})['b']",
+    "executors": "from concurrent.futures import ThreadPoolExecutor as T\nimport threading\nprint(threading.main_thread().is_alive())\np = T(2); print(list(p.map(abs, [-1])))",
     "processes": "import numpy as np, multiprocessing as m\ndef f(n): return float(np.ones(n).sum())\nif __name__ == '__main__':\n    with m.Pool(2) as p: print(p.map(f, [1, 2, 3]))",
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ _MODULES = {
     "ruby": "ruby",
     "php": "php",
 }
+_LOADED: dict[str, Runtime] = {}
 
 
 def languages() -> tuple[str, ...]:
@@ -30,7 +31,10 @@ def languages() -> tuple[str, ...]:
 
 def get(language: str) -> Runtime:
     """Return the runtime of a language, named in any case, or of the user's own name. Raises `UnknownLanguage`."""
-    module = _MODULES.get(language.lower())
+    name = language.lower()
+    if name in _LOADED:
+        return _LOADED[name]
+    module = _MODULES.get(name)
     if module is None:
         from . import packages  # noqa: PLC0415 - for names that are not ours
 
@@ -42,8 +46,8 @@ def get(language: str) -> Runtime:
             f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}, or build a runtime of that name with "
             "`fumehood runtime build --requirements FILE --name NAME`"
         )
-    runtime: Runtime = __import__(f"{__name__}.{module}", fromlist=["RUNTIME"]).RUNTIME
-    return runtime
+    _LOADED[name] = __import__(f"{__name__}.{module}", fromlist=["RUNTIME"]).RUNTIME
+    return _LOADED[name]
 
 
 def language_of(file_name: str) -> str | None:

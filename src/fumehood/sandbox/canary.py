@@ -44,7 +44,6 @@ def probe_warm(zygote: Zygote) -> list[Probe]:
             live.order("/work/canary.py", spec.files, {}, spec.argv[3:])
             return watch(live, spec.limits, stdin=Stdin())
         finally:
-            live.kill()
             zygote.release(live)
 
     return _probe(run, frozenset())

@@ -7,7 +7,9 @@ controllers; the project's own machines have v1, so v2 is tested on a recorded t
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 
 from . import kernel
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _ROOT = "/sys/fs/cgroup"
 _PREFIX = "fumehood-"
+# What was killed before the host knew all of its processes is not dead at once.
+_DYING_SECONDS = 2.0
 
 
 class Cgroup:
@@ -25,10 +29,13 @@ class Cgroup:
     def __init__(self, folders: dict[str, str], version: int) -> None:
         self._folders = folders
         self._version = version
+        self._peak = -1
 
     @classmethod
-    def open(cls, limits: Limits, *, root: str = _ROOT, membership: str = "/proc/self/cgroup") -> Cgroup | None:
-        """Make the groups with their limits; None where this process may not."""
+    def open(
+        cls, limits: Limits, *, keepers: int = 1, root: str = _ROOT, membership: str = "/proc/self/cgroup"
+    ) -> Cgroup | None:
+        """Make the groups with their limits; None where this process may not. `keepers` of its processes are ours."""
         try:
             with open(membership, encoding="utf-8") as file:
                 lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -36,10 +43,13 @@ class Cgroup:
             return None
         # Ours alone, and known to be dead when its maker is: see `sweep`.
         name = f"{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-        return cls._open_v2(lines, root, name, limits) or cls._open_v1(lines, root, name, limits)
+        processes = limits.pids + keepers
+        return cls._open_v2(lines, root, name, limits.memory_bytes, processes) or cls._open_v1(
+            lines, root, name, limits.memory_bytes, processes
+        )
 
     @classmethod
-    def _open_v2(cls, lines: list[list[str]], root: str, name: str, limits: Limits) -> Cgroup | None:
+    def _open_v2(cls, lines: list[list[str]], root: str, name: str, memory: int, processes: int) -> Cgroup | None:
         own = next((path for number, _names, path in lines if number == "0"), None)
         if own is None:
             return None
@@ -50,27 +60,27 @@ class Cgroup:
                 return None
             parent = os.path.dirname(parent)
         group = cls({"unified": f"{root}/{parent}/{name}"}, 2)
-        settings = {"memory.max": str(limits.memory_bytes), "memory.oom.group": "1", "memory.swap.max": "0",
-                    "pids.max": str(limits.pids + 1)}  # fmt: skip
-        return group if group._make("unified", settings, optional=("memory.swap.max",)) else None
+        settings = {"memory.max": str(memory), "memory.oom.group": "1", "memory.swap.max": "0",
+                    "pids.max": str(processes)}  # fmt: skip
+        if not group._make("unified", settings, optional=("memory.swap.max",)):
+            return None
+        return group._open_peak(f"{group._folders['unified']}/memory.peak")
 
     @classmethod
-    def _open_v1(cls, lines: list[list[str]], root: str, name: str, limits: Limits) -> Cgroup | None:
+    def _open_v1(cls, lines: list[list[str]], root: str, name: str, memory: int, processes: int) -> Cgroup | None:
         own = {controller: path for _n, names, path in lines for controller in names.split(",") if controller}
         if not {"memory", "pids"} <= own.keys():
             return None
         folders = {which: f"{root}/{which}{own[which].rstrip('/')}/{name}" for which in ("memory", "pids")}
         group = cls(folders, 1)
-        memory = str(limits.memory_bytes)
         # In this order: memory with swap may never be below memory alone.
-        settings = {"memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory}
+        settings = {"memory.limit_in_bytes": str(memory), "memory.memsw.limit_in_bytes": str(memory)}
         if not group._make("memory", settings, optional=("memory.memsw.limit_in_bytes",)):
             return None
-        # Process 1 is ours and counts too.
-        if not group._make("pids", {"pids.max": str(limits.pids + 1)}):
+        if not group._make("pids", {"pids.max": str(processes)}):
             group.close()
             return None
-        return group
+        return group._open_peak(f"{folders['memory']}/memory.max_usage_in_bytes")
 
     def _make(self, which: str, settings: dict[str, str], optional: tuple[str, ...] = ()) -> bool:
         folder = self._folders[which]
@@ -113,27 +123,36 @@ class Cgroup:
     @property
     def peak_bytes(self) -> int | None:
         """The most memory it ever held; None where the kernel is too old to tell."""
-        folder = self._folders["unified" if self._version == 2 else "memory"]
+        return None if self._peak < 0 else int(os.pread(self._peak, 64, 0))
+
+    def _open_peak(self, path: str) -> Cgroup:
+        # It is read on the way of every execution, and opened before.
         try:
-            # On the way of every execution, so without the layers of `open`.
-            file = os.open(
-                f"{folder}/{'memory.peak' if self._version == 2 else 'memory.max_usage_in_bytes'}", os.O_RDONLY
-            )
+            self._peak = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return None
-        try:
-            return int(os.read(file, 64))
-        finally:
-            os.close(file)
+            pass  # the kernel is too old to tell
+        return self
+
+    def abandon(self) -> None:
+        """Close what is open and leave the groups to the process that this one was forked from."""
+        if self._peak >= 0:
+            os.close(self._peak)
+            self._peak = -1
 
     def close(self) -> None:
-        """Remove the groups; they must be empty by then, so their processes must have ended."""
+        """Remove the groups, whose processes must be dead or dying."""
+        self.abandon()
+        until = time.monotonic() + _DYING_SECONDS
         for folder in self._folders.values():
-            try:
-                os.rmdir(folder)
-            except OSError:
-                # Not made, or still busy: `sweep` takes what a dead maker left.
-                pass
+            while True:
+                try:
+                    os.rmdir(folder)
+                except OSError as error:
+                    if error.errno == errno.EBUSY and time.monotonic() < until:
+                        time.sleep(0.001)
+                        continue
+                    # Not made, or still busy: `sweep` takes what a dead maker left.
+                break
 
 
 def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> None:

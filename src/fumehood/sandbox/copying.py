@@ -308,6 +308,7 @@ def _put_up_disk(spec: Spec) -> int:
     folders = ("/work", "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
     old = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in folders]
     os.umask(0o022)
+    tree.mount_proc("/proc")
     tree.mount_own(spec)
     for path, source in zip(folders, old, strict=True):
         target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

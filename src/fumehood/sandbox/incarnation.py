@@ -259,6 +259,7 @@ class Incarnation:
     def _look_at_memory(self) -> None:
         if self._live.cgroup is not None or self._live.work < 0:
             return
+        self._live.give_up_old_memory()
         _cpu, resident = tree_usage(self._live.pid)
         disk = os.fstatvfs(self._live.work)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 READY, FAILED, ENDED = b"R", b"F", b"E"
 #: Before READY, with the listening socket of a sandbox that has a gateway.
 LISTENS = b"L"
-#: After ENDED: wait status, user and system CPU microseconds, largest resident KiB, refused network attempts.
-REPORT = struct.Struct("=iqqqq")
+#: After ENDED: wait status; user CPU, system CPU as seconds and microseconds; largest resident KiB: `struct rusage` up to there.
+REPORT = struct.Struct("=iqqqqq104x")
 #: A time of that kind.
 MICROSECONDS = struct.Struct("=q")
 #: The descriptor at which a session's program finds its channel: beyond those that a process has by itself.
 CHANNEL = 63
-#: To a new process 1: its user ids are mapped, its cgroup is entered.
+#: To a new process: its user ids are mapped; to a process 1, that its cgroup is entered too.
 MAPPED = b"m"
+#: To a warm sandbox's maker, after that: its cgroup is entered, so what it makes from here on is born there.
+ENTERED = b"e"
 
 
 class Wiring:
@@ -39,6 +41,9 @@ class Wiring:
 
     A fourth of `stdio` is a session's channel, which its program finds at `CHANNEL`.
     """
+
+    #: How many processes of ours count as the sandbox's.
+    keepers = 1
 
     def __init__(self, stdio: tuple[int, ...], control: socket, mapped: int, parent: int, *, sampled: bool) -> None:
         self.stdio = stdio
@@ -79,7 +84,7 @@ def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
     give_up_privileges(spec, wiring)
     seal(spec, system_calls)
     verify(spec)
-    tell(wiring.control, READY, work)
+    tell(wiring.control, READY, work, *open_counters())
     os.close(work)
     program = _start(spec)
     if program < 0:
@@ -158,9 +163,14 @@ def lay(files: dict[str, bytes]) -> None:
 
 def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
     """Set limits, drop capabilities, tie this process to its maker's life, and put up Landlock."""
-    rlimits.apply(spec.limits, sampled=wiring.sampled, forkable=spec.forkable)
-    _reset_signals()
+    rlimits.apply(spec.limits, sampled=wiring.sampled, forkable=spec.forkable, keepers=wiring.keepers)
+    reset_signals()
     kernel.drop_capabilities()
+    confine(spec, wiring)
+
+
+def confine(spec: Spec, wiring: Wiring) -> None:
+    """Do the last of that, for a process that has no capability any more."""
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     # After the last change of credentials, which would clear it.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
@@ -178,7 +188,8 @@ def seal(spec: Spec, system_calls: bytes) -> None:
         kernel.seccomp_filter(system_calls)
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
+    """Have every signal do what it does by itself."""
     import _signal  # noqa: PLC0415 - `signal` takes 3 ms to import (enum), this nothing
 
     # Python's own handler for SIGINT would let the guest interrupt this process: with the default, what a
@@ -216,6 +227,8 @@ def verify_process(pid: int | str, *, seccomp: bool = True) -> None:
 
 def _start(spec: Spec) -> int:
     """Start the program; return its pid, or the negative errno."""
+    # A program forked from a zygote has number 3, so this one does too.
+    kernel.use_up_pid()
     try:
         return os.posix_spawn(spec.argv[0], spec.argv, spec.environment, setsid=True)
     except OSError as error:
@@ -226,17 +239,15 @@ def wait_and_end_all(program: int) -> bytes:
     """Wait for the program, kill and reap the rest, and return the packed report."""
     import resource  # noqa: PLC0415 - a module of C, needed here alone
 
-    counters = _open_counters()
-    _network_refused(counters)  # once ahead, so that what it touches is there when time counts
     status = 0
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == program:
             break
-    refused = _network_refused(counters)
     _end_others()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return REPORT.pack(status, int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6), usage.ru_maxrss, refused)
+    user, system = (divmod(round(seconds * 1e6), 1_000_000) for seconds in (usage.ru_utime, usage.ru_stime))
+    return REPORT.pack(status, *user, *system, usage.ru_maxrss)
 
 
 def _end_others() -> None:
@@ -252,7 +263,8 @@ def _end_others() -> None:
             flags = 0
 
 
-def _open_counters() -> list[int]:
+def open_counters() -> list[int]:
+    """Open what the kernel counts of this network namespace, for the host to read: `usage.network_refused`."""
     counters: list[int] = []
     for path in ("/proc/self/net/snmp", "/proc/self/net/snmp6"):
         try:
@@ -262,23 +274,10 @@ def _open_counters() -> list[int]:
     return counters
 
 
-def _network_refused(counters: list[int]) -> int:
-    """Return how many packets and connections this namespace's kernel refused for want of a route."""
-    total = 0
-    for descriptor in counters:
-        text = os.pread(descriptor, 1 << 16, 0)
-        # Version 4 has a line of names and one of values, version 6 a line each.
-        names, values = text.split(b"\n", 2)[:2]
-        if names.startswith(b"Ip: "):
-            total += int(values.split()[names.split().index(b"OutNoRoutes")])
-        else:
-            total += int(text.partition(b"Ip6OutNoRoutes")[2].split(None, 1)[0])
-    return total
-
-
-def tell(control: socket, message: bytes, descriptor: int | None = None) -> None:
-    """Send one message, with a descriptor where there is one."""
-    if descriptor is None:
-        control.send(message)
+def tell(control: socket, message: bytes, *descriptors: int) -> None:
+    """Send one message, and descriptors with it."""
+    if descriptors:
+        rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+        control.sendmsg([message], [(1, 1, rights)])  # SOL_SOCKET, SCM_RIGHTS
     else:
-        control.sendmsg([message], [(1, 1, struct.pack("i", descriptor))])  # SOL_SOCKET, SCM_RIGHTS
+        control.send(message)

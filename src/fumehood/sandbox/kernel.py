@@ -32,11 +32,11 @@ AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 # From include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
 PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 28, 38, 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
+PR_CAP_AMBIENT_RAISE = 2
 # SECBIT_NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE, each locked
 SECUREBITS_LOCKED = 0b1110_1111
 LAST_CAPABILITY = 40
-CAP_SETGID, CAP_SETUID = 6, 7
+CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN = 6, 7, 21
 
 # From include/uapi/linux/openat2.h
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 2, 4, 8
@@ -45,10 +45,10 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1
 _SHARED = {"pidfd_send_signal": 424, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
            "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446}  # fmt: skip
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setgroups": 116, "setresuid": 117,
-               "setresgid": 119, "setfsuid": 122, "setfsgid": 123, **_SHARED},
-    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setgroups": 159, "setresuid": 147,
-                "setresgid": 149, "setfsuid": 151, "setfsgid": 152, **_SHARED},
+    "x86_64": {"pivot_root": 155, "capset": 126, "capget": 125, "seccomp": 317, "setgroups": 116, "setresuid": 117,
+               "setresgid": 119, "setfsuid": 122, "setfsgid": 123, "kcmp": 312, **_SHARED},
+    "aarch64": {"pivot_root": 41, "capset": 91, "capget": 90, "seccomp": 277, "setgroups": 159, "setresuid": 147,
+                "setresgid": 149, "setfsuid": 151, "setfsgid": 152, "kcmp": 272, **_SHARED},
 }  # fmt: skip
 
 MACHINE = os.uname().machine
@@ -89,6 +89,34 @@ def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
     if pid < 0:
         raise OSError(errno, f"clone3: {os.strerror(errno)}")
     return pid, pidfd.value
+
+
+def fork() -> int:
+    """Fork as `os.fork` does, which warns where there are threads; whoever calls knows that they only wait."""
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid: int = _libc.fork()
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    errno = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(errno, f"fork: {os.strerror(errno)}")
+    return pid
+
+
+def use_up_pid() -> None:
+    """Let a child that does nothing come and go: the next one has a number one higher."""
+    stack = ctypes.create_string_buffer(1 << 14)
+    top = ctypes.c_void_p((ctypes.addressof(stack) + len(stack)) & ~15)
+    # CLONE_VM | CLONE_VFORK | SIGCHLD: nothing is copied, and it has ended when this returns.
+    pid = _checked("clone", _libc.clone(ctypes.cast(_libc.getpid, ctypes.c_void_p), top, 0x100 | 0x4000 | 17, None))
+    os.waitpid(pid, 0)
+
+
+def share_memory(one: int, other: int) -> bool:
+    """Whether two processes have the same memory, not merely equal. Raises OSError, as where one has ended."""
+    return syscall("kcmp", one, other, 1, 0, 0) == 0  # KCMP_VM
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
@@ -178,22 +206,36 @@ def set_file_user(user: int, group: int) -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability in every set, for good."""
+    bound_capabilities()
+    keep_capabilities()
+
+
+def bound_capabilities() -> None:
+    """Make sure that nothing this process executes has a capability, but for those that were lent before."""
     prctl(PR_SET_SECUREBITS, SECUREBITS_LOCKED)
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     # On the way of every sandbox, forty times: without the layers of `prctl`, and one number for ctypes to change.
     call, drop, capability, none = _libc.prctl, ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(0), ctypes.c_ulong(0)
     for capability.value in range(LAST_CAPABILITY + 1):
         if call(drop, capability, none, none, none) < 0:
             # An older kernel ends its list sooner; what it does not know it cannot grant.
             break
-    keep_capabilities()
 
 
-def keep_capabilities(*capabilities: int) -> None:
-    """Give up every effective, permitted and inheritable capability but these, numbered below 32."""
+def lend_capability(capability: int) -> None:
+    """Have what this process executes be born with that capability, until `keep_capabilities` gives it up here."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)()
+    syscall("capget", header, data)
+    data[2] |= 1 << capability
+    syscall("capset", header, data)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def keep_capabilities(*capabilities: int, lent: bool = False) -> None:
+    """Give up every effective and permitted capability but these, numbered below 32; inheritable ones too, unless they are lent."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     kept = sum(1 << each for each in capabilities)
-    syscall("capset", header, (ctypes.c_uint32 * 6)(kept, kept))
+    syscall("capset", header, (ctypes.c_uint32 * 6)(kept, kept, kept if lent else 0))
 
 
 def seccomp_filter(program: bytes) -> None:

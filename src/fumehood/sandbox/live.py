@@ -28,23 +28,30 @@ if TYPE_CHECKING:
     Spawn = Callable[[Spec, tuple[int, ...], _socket.socket, tuple[str, ...], int | None], tuple[int, int]]
 
 SETUP_SECONDS = 15.0
-#: From a warm sandbox's program: it waits for its order. `zygote` sends it.
+#: From a warm sandbox's program: it waits for its order. With it comes its own parent, by pidfd. `birth` sends it.
 WAITING = b"W"
-#: From `copying`: a new process 1, by pidfd; its program, by pidfd, with what it lost, in words: it is about to run.
+#: How many processes of ours a warm sandbox counts as its own: process 1, and its maker, which holds the program's memory.
+WARM_KEEPERS = 2
+#: From `birth` or `copying`: a new process 1, by pidfd. From `copying`: a program likewise, with what it lost, in words; it is
+#: about to run.
 BORN, RUNS = b"B", b"P"
 #: Bytes of the longest message; a longer order goes as a file in memory.
 MESSAGE = 1 << 16
 
 
-# Which of them comes with which message.
-_DESCRIPTORS = {READY: "work", LISTENS: "gateway", BORN: "process", RUNS: "program"}
+# Which of them come with which message; what more comes with the first are `counters`.
+_DESCRIPTORS = {
+    READY: ("work",), LISTENS: ("gateway",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
+}  # fmt: skip
+_CMSG_CLOEXEC = 0x40000000
+_SIGSTOP, _SIGKILL, _SIGCHLD = 19, 9, 17
 
 
 class Live:
     """One sandbox, from before its birth to after its death."""
 
-    def __init__(self, limits: Limits, *, cgroup: bool, channel: bool = False) -> None:
-        self.cgroup = Cgroup.open(limits) if cgroup else None
+    def __init__(self, limits: Limits, *, cgroup: bool, channel: bool = False, keepers: int = 1) -> None:
+        self.cgroup = Cgroup.open(limits, keepers=keepers) if cgroup else None
         theirs_in, self.stdin = os.pipe()
         self.stdout, theirs_out = os.pipe()
         self.stderr, theirs_err = os.pipe()
@@ -60,8 +67,14 @@ class Live:
         self.control, self.far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         #: Process 1, by pidfd.
         self.process = -1
+        #: A warm sandbox's maker, by pidfd: it put up the walls, and holds the program's memory. Stopped before the order.
+        self.maker = -1
+        #: The child by which it made the program, until it is killed before the order.
+        self.between = -1
         #: `/work`, open, from when its walls are up.
         self.work = -1
+        #: What the kernel counts of its network, open likewise.
+        self.counters: list[int] = []
         #: The listening socket of one that has a gateway, until somebody takes it.
         self.gateway = -1
         #: CPU that a warm program had used before its order; None while it does not wait for one.
@@ -123,23 +136,26 @@ class Live:
             return None
 
     def enter_cgroup(self) -> None:
-        """Move its process 1 into its cgroup, if it has one."""
+        """Move its first process into its cgroup, if it has one."""
         for path in self.entrances:
-            kernel.write_file(path if path.endswith("cgroup.procs") else f"{path}/cgroup.procs", str(self.pid))
+            first = str(_pid_of(self.maker if self.maker >= 0 else self.process))
+            kernel.write_file(path if path.endswith("cgroup.procs") else f"{path}/cgroup.procs", first)
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Take one message as (kind, body), both empty at the end; None where there is none yet."""
         try:
-            message, ancillary, _flags, _address = self.control.recvmsg(2048, 64)
+            message, ancillary, _flags, _address = self.control.recvmsg(2048, 64, _CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except ConnectionResetError:
             return b"", b""
         kind, body = message[:1], message[1:]
         for _level, _kind, data in ancillary:
-            number = struct.unpack("i", data[:4])[0]
-            os.set_inheritable(number, False)
-            setattr(self, _DESCRIPTORS[kind], number)
+            numbers = struct.unpack(f"{len(data) // 4}i", data)
+            names = _DESCRIPTORS[kind]
+            for name, number in zip(names, numbers, strict=False):
+                setattr(self, name, number)
+            self.counters += numbers[len(names) :]
         if kind == FAILED:
             raise SandboxFailed(f"the sandbox could not be set up: {body.decode('utf-8', 'replace')}")
         if kind == READY and self.work < 0:
@@ -151,16 +167,33 @@ class Live:
         deadline = time.monotonic() + SETUP_SECONDS
         poll = select.poll()
         poll.register(self.control.fileno(), select.POLLIN)
+        poll.register(self.maker, select.POLLIN)
         while self.work < 0 or self.used_seconds is None:
             message = self.receive()
             if message is None:
-                if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+                ready = poll.poll(max(0, deadline - time.monotonic()) * 1000)
+                if not ready:
                     raise SandboxFailed(f"a warm sandbox was not ready after {SETUP_SECONDS:g} seconds")
+                if any(descriptor == self.maker for descriptor, _event in ready):
+                    return False
             elif message[0] == WAITING:
                 self.used_seconds = MICROSECONDS.unpack(message[1])[0] / 1e6
-            elif message[0] != READY:
+                self._settle(deadline)
+            elif message[0] not in (BORN, READY):
                 return False
         return not self.is_dead()
+
+    def _settle(self, deadline: float) -> None:
+        """Let nobody but the program and process 1 ever run again."""
+        # In this order: the end of the second lets the first go on, on a stack that is the program's.
+        kernel.send_signal(self.maker, _SIGSTOP)
+        kernel.send_signal(self.between, _SIGKILL)
+        # From here on it does not end with the maker, whom the kernel kills with a program that has too much memory.
+        kernel.send_signal(self.process, _SIGCHLD)
+        if not _ends(self.between, deadline - time.monotonic()):
+            raise SandboxFailed("a process of a warm sandbox could not be killed")
+        os.close(self.between)
+        self.between = -1
 
     def order(self, program: str, files: dict[str, bytes], environment: dict[str, str], args: tuple[str, ...]) -> None:
         """Tell the waiting program what it is. Raises `SandboxFailed` where it is dead."""
@@ -185,19 +218,44 @@ class Live:
 
     def is_dead(self, seconds: float = 0.0) -> bool:
         """Whether process 1, and with it every process inside, is dead, or is so within the time."""
-        if self.process < 0:
-            return True
-        poll = select.poll()
-        poll.register(self.process, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        first = self.process if self.process >= 0 else self.maker
+        return first < 0 or _ends(first, seconds)
 
     def kill(self) -> None:
         """Send the signal that ends process 1 and with it every process inside."""
-        if self.process >= 0:
-            kernel.send_signal(self.process, 9)
+        if self.maker >= 0:
+            self._learn_process_1()
+        for descriptor in (self.process, self.maker):
+            if descriptor >= 0:
+                kernel.send_signal(descriptor, _SIGKILL)
+
+    def _learn_process_1(self) -> None:
+        # The maker may have said which it is. From then on it does not always die with the maker.
+        try:
+            while self.process < 0 and (message := self.receive()) is not None and message[0]:
+                pass
+        except (SandboxFailed, OSError):
+            pass  # it said in the end that it failed
+
+    def give_up_old_memory(self) -> None:
+        """End the maker where the program has other memory by now, having executed a file: it would hold the old."""
+        if self.maker < 0:
+            return
+        try:
+            program = self.program_pid
+            is_needed = program is None or kernel.share_memory(_pid_of(self.maker), program)
+        except OSError:
+            return  # one of them has ended
+        if not is_needed:
+            kernel.send_signal(self.maker, _SIGKILL)
 
     def close(self) -> None:
         """Close what is open, and remove the cgroup once it is empty. Process 1 must be dead, killed or about to end."""
+        if self.maker >= 0:
+            kernel.send_signal(self.maker, _SIGKILL)
+            _ends(self.maker, SETUP_SECONDS)
+            # Now nobody is there to make a process 1.
+            self.kill()
         self._close_streams()
         if self.cgroup is not None:
             self.is_dead(SETUP_SECONDS)
@@ -208,11 +266,15 @@ class Live:
         """Close what is open and leave the sandbox to the process that this one was forked from."""
         self._close_streams()
         self._close_processes()
+        if self.cgroup is not None:
+            self.cgroup.abandon()
 
     def _close_streams(self) -> None:
-        for descriptor in (self.stdin, self.stdout, self.stderr, self.work, self.gateway, *self.stdio):
+        streams = (self.stdin, self.stdout, self.stderr, *self.stdio)
+        for descriptor in (*streams, self.work, self.gateway, *self.counters):
             if descriptor >= 0:
                 os.close(descriptor)
+        self.counters = []
         self.stdin = self.stdout = self.stderr = self.work = self.gateway = -1
         self.control.close()
         self.far.close()
@@ -220,10 +282,16 @@ class Live:
             self.channel.close()
 
     def _close_processes(self) -> None:
-        for descriptor in (self.process, self.program):
+        for descriptor in (self.process, self.program, self.maker, self.between):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.process = self.program = -1
+        self.process = self.program = self.maker = self.between = -1
+
+
+def _ends(pidfd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
 def _pid_of(pidfd: int) -> int:

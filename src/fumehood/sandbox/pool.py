@@ -7,6 +7,7 @@ the work that no caller waits for: it starts zygotes, refills, and takes away wh
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -29,6 +30,7 @@ MEMORY_BYTES = 256 << 20
 #: What one that waits is taken to hold before the first was measured.
 _FIRST_GUESS_BYTES = 8 << 20
 _MOST_WAITING = 32
+_MOST_ENDED = 32
 # Load is remembered this long; what it needed is then given back.
 _MEMORY_OF_LOAD_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
@@ -39,6 +41,8 @@ _FIRST_RETRY_SECONDS, _FAILURES_THAT_STAY = 0.05, 3
 _SHORT_LIFE_SECONDS = 1.0
 _SEEN_DEAD_SECONDS = 0.5
 
+# On its way a warm sandbox has two processes more than those that are not counted (`birth`).
+_LEAST_PIDS = 2
 #: What a sandbox is born with and cannot be given later.
 _BIRTH = ("memory_bytes", "pids", "disk_bytes", "disk_files", "cpu_seconds")
 
@@ -60,6 +64,8 @@ class Pool:
 
         `names` are those of the program's own files: where one hides a module that the zygote has loaded, None as well.
         """
+        if limits.pids < _LEAST_PIDS:
+            return None
         with self._changed:
             stock = self._stock(kit)
             stock.used_at = time.monotonic()
@@ -91,6 +97,8 @@ class Pool:
 
     def fork(self, kit: Kit, limits: Limits) -> Taken | None:
         """Return a sandbox with a channel, forked on demand; None where the zygote is not up (it will be)."""
+        if limits.pids < _LEAST_PIDS:
+            return None
         with self._changed:
             stock = self._stock(kit)
             stock.used_at = time.monotonic()
@@ -106,12 +114,15 @@ class Pool:
         except SandboxFailed:
             pass  # as in `take`
         if live is not None:
-            live.kill()
             zygote.release(live)
         return None
 
     def prepare(self, kit: Kit, limits: Limits, seconds: float = 60.0) -> None:
         """Wait until a sandbox of that kind is ready. Raises `SandboxFailed` where it cannot be had."""
+        if limits.pids < _LEAST_PIDS:
+            raise SandboxFailed(
+                f"with {limits.pids} process nothing can be forked ahead: give pids of {_LEAST_PIDS} or more"
+            )
         deadline = time.monotonic() + seconds
         with self._changed:
             stock = self._stock(kit)
@@ -162,7 +173,8 @@ class Pool:
             self._refill_now = True
             self._changed.notify()
             closed = self._closed
-        if closed:
+        # Under load the keeper may not keep up, and each holds a user id.
+        if closed or len(self._ended) > _MOST_ENDED:
             self._remove_ended()
 
     def _keep(self) -> None:
@@ -207,17 +219,38 @@ class Pool:
         stock.forget_load(now)
         for shelf in list(stock.shelves.values()):
             try:
-                while self._missing(stock, shelf) and not self._closed:
-                    live = stock.zygote.fork(shelf.limits, ahead=True)
-                    if stock.bytes_each is None and live.wait_ready():
-                        stock.bytes_each = max(1 << 20, private_bytes(live.pid))
-                    with self._changed:
-                        shelf.ready.append(live)
-                        self._changed.notify_all()
+                self._fill(stock, shelf, stock.zygote)
             except (SandboxFailed, OSError):
                 # Dead, which the next look finds; or short of something, which callers that fork on demand will tell.
                 stock.refill_at = now + _SHORT_LIFE_SECONDS
                 return
+
+    def _fill(self, stock: _Stock, shelf: _Shelf, zygote: Zygote) -> None:
+        """Put on a shelf what it misses; while one gets ready the next is forked."""
+        coming: deque[Live] = deque()
+        try:
+            while self._missing(stock, shelf, len(coming)) and not self._closed:
+                coming.append(zygote.fork(shelf.limits, ahead=True))
+                if len(coming) > 1:
+                    self._shelve(stock, shelf, coming)
+                # Of user ids there are so many, and what has ended holds its own until it is taken away.
+                self._remove_ended()
+            while coming:
+                self._shelve(stock, shelf, coming)
+        finally:
+            for live in coming:
+                zygote.release(live)
+
+    def _shelve(self, stock: _Stock, shelf: _Shelf, coming: deque[Live]) -> None:
+        live = coming[0]
+        if not live.wait_ready():
+            raise SandboxFailed("a warm sandbox died before it was ready")
+        coming.popleft()
+        if stock.bytes_each is None:
+            stock.bytes_each = max(1 << 20, private_bytes(live.pid))
+        with self._changed:
+            shelf.ready.append(live)
+            self._changed.notify_all()
 
     def _boot(self, stock: _Stock) -> None:
         try:
@@ -234,22 +267,25 @@ class Pool:
             self._refill_now = True
             self._changed.notify_all()
 
-    def _missing(self, stock: _Stock, shelf: _Shelf) -> bool:
+    def _missing(self, stock: _Stock, shelf: _Shelf, coming: int = 0) -> bool:
         if (
             stock.zygote is None
             or time.monotonic() < stock.refill_at
-            or len(shelf.ready) >= min(shelf.peak + 1, _MOST_WAITING)
+            or len(shelf.ready) + coming >= min(shelf.peak + 1, _MOST_WAITING)
         ):
             return False
         held = sum(each.held_bytes() for each in self._stocks.values())
-        return held + (stock.bytes_each or _FIRST_GUESS_BYTES) <= self._memory_bytes
+        return held + (coming + 1) * (stock.bytes_each or _FIRST_GUESS_BYTES) <= self._memory_bytes
 
     def _remove_ended(self) -> None:
-        while self._ended:
-            try:
-                zygote, live = self._ended.popleft()
-            except IndexError:
-                return  # another thread took the last
+        ended: list[tuple[Zygote, Live]] = []
+        with contextlib.suppress(IndexError):  # another thread took the last
+            while self._ended:
+                ended.append(self._ended.popleft())
+        for _zygote, live in ended:
+            # So that what they hold is taken apart on other processors meanwhile.
+            live.kill()
+        for zygote, live in ended:
             zygote.release(live)
 
 
@@ -346,9 +382,7 @@ class _Stock:
         idle = not self.is_wanted(now)
         for born_with, shelf in list(self.shelves.items()):
             while shelf.ready and (idle or len(shelf.ready) > shelf.peak + 1):
-                live = shelf.ready.pop()
-                live.kill()
-                self.zygote.release(live)
+                self.zygote.release(shelf.ready.pop())
             shelf.peak = shelf.busy
             if not shelf.ready and not shelf.busy:
                 del self.shelves[born_with]

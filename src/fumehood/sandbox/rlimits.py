@@ -15,11 +15,12 @@ _LOCKED_BYTES = 64 << 10
 _QUEUED_SIGNALS = 1024
 
 
-def apply(limits: Limits, *, sampled: bool, forkable: bool) -> None:
+def apply(limits: Limits, *, sampled: bool, forkable: bool, keepers: int) -> None:
     """Set them for this process and all that come from it, soft and hard alike.
 
     `forkable`: where a cgroup counts processes it alone does, since this limit would bound a session and all its copies together.
-    `sampled`: no cgroup bounds memory, so a backstop catches what grows faster than a sample is taken.
+    `sampled`: no cgroup bounds memory, so a backstop catches what grows faster than a sample is taken. `keepers` of the
+    sandbox's processes are ours.
     """
     values = {
         resource.RLIMIT_CORE: 0,
@@ -36,7 +37,7 @@ def apply(limits: Limits, *, sampled: bool, forkable: bool) -> None:
         resource.RLIMIT_RTPRIO: 0,
     }
     if sampled or not forkable:
-        values[resource.RLIMIT_NPROC] = limits.pids + 1
+        values[resource.RLIMIT_NPROC] = limits.pids + keepers
     if sampled:
         # Far above the limit proper: interpreters reserve more than they touch.
         values[resource.RLIMIT_DATA] = max(4 * limits.memory_bytes, limits.memory_bytes + (1 << 30))

@@ -16,6 +16,7 @@ from ..protocol.record import Record
 from .init import ENDED, LISTENS, READY, REPORT
 from .isolation.namespaces import UserLease
 from .live import SETUP_SECONDS, Live
+from .usage import network_refused, tree_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class _Run:
         self._deadline = self._next_sample = now + SETUP_SECONDS
         self._verdict: Verdict | None = None
         self._detail = ""
-        self._report: tuple[int, int, int, int, int] | None = None
+        self._report: tuple[int, ...] | None = None
         self._cpu_seconds, self._peak_bytes = 0.0, 0
         self._disk_was_full = False
         self._started = self._ended = now
@@ -182,8 +183,7 @@ class _Run:
         """Take note of what it uses; return the bytes that its processes and files hold now."""
         if self._live.work < 0:
             return 0
-        from .usage import tree_usage  # noqa: PLC0415 - most programs end before the first look
-
+        self._live.give_up_old_memory()
         cpu_seconds, resident = tree_usage(self._live.pid)
         disk = os.fstatvfs(self._live.work)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize
@@ -275,7 +275,8 @@ class _Run:
         if live.work < 0 or (self._report is None and not killed):
             raise SandboxFailed("the sandbox's process 1 died without a word: is the machine out of memory?")
         disk = os.fstatvfs(live.work)
-        status, user_us, system_us, largest_kib, refused = self._report or (None, 0, 0, 0, 0)
+        status, *times, largest_kib = self._report or (None, 0, 0, 0, 0, 0)
+        cpu_seconds = times[0] + times[2] + (times[1] + times[3]) / 1e6
         peak = self._cgroup.peak_bytes if self._cgroup else None
         work, live.work = live.work, -1
         return Outcome(
@@ -288,8 +289,8 @@ class _Run:
             disk_was_full=self._disk_was_full or disk.f_bavail == 0 or disk.f_favail == 0,
             oom_kills=oom_kills,
             duration_seconds=self._ended - self._started,
-            cpu_seconds=max(self._cpu_seconds, (user_us + system_us) / 1e6 - (live.used_seconds or 0.0)),
+            cpu_seconds=max(self._cpu_seconds, cpu_seconds - (live.used_seconds or 0.0)),
             peak_memory_bytes=peak or max(self._peak_bytes, largest_kib * 1024) or None,
-            network_refused=max(0, refused),
+            network_refused=network_refused(live.counters),
             tier="cgroup" if self._cgroup else "sampled",
         )

@@ -40,6 +40,8 @@ _DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
 }  # fmt: skip
 
+PROC_OPTIONS = "subset=pid,hidepid=invisible"
+
 _SCAFFOLD = "/tmp"  # noqa: S108 - a folder that every host has; what is mounted there only this namespace sees
 _DISK = "/disk"
 _ZYGOTE_DISK_BYTES = 16 << 20
@@ -61,21 +63,27 @@ def build(sources: dict[str, int], spec: Spec) -> None:
     _lay_out(sources, frozenset(mount.inside for mount in spec.mounts if mount.writable))
     if "proc" not in spec.without:
         os.mkdir("proc")
-        _mount_proc("proc")
+        mount_proc("proc")
     _mount_disk(spec)
     kernel.pivot_root_here()
     # Only the skeleton: the mounts below keep their own flags.
     _seal_root()
 
 
-def build_for_zygote(sources: dict[str, int], program: str) -> None:
-    """Do the same for a zygote: what a sandbox has of its own is a folder here, and `/work/main.py` its program."""
+def build_for_zygote(sources: dict[str, int], program: str, reaper: bytes) -> None:
+    """Do the same for a zygote: what a sandbox has of its own is a folder here, and `/work/main.py` its program.
+
+    `/work/reaper` becomes process 1 of its sandboxes: executable by everyone, and readable by none.
+    """
     _lay_out(sources)
     for folder in ("proc", "work", "tmp", "dev/shm"):
         os.mkdir(folder)
     with open("work/main.py", "w", encoding="utf-8") as file:
         file.write(program)
-    _mount_proc("proc")
+    with open("work/reaper", "wb") as binary:
+        binary.write(reaper)
+    os.chmod("work/reaper", 0o111)  # noqa: S103 - who may not read it may not look into its process
+    mount_proc("proc")
     # Packages may write caches when they are imported. No sandbox sees this folder: it has one of its own over it.
     _mount_tmpfs("tmp", size=_ZYGOTE_DISK_BYTES, inodes=1024, mode="1777")
     kernel.pivot_root_here()
@@ -83,8 +91,7 @@ def build_for_zygote(sources: dict[str, int], program: str) -> None:
 
 
 def mount_own(spec: Spec) -> None:
-    """Mount a sandbox's own `/proc` and disk over those folders of its zygote's tree."""
-    _mount_proc("/proc")
+    """Mount a sandbox's own disk over those folders of its zygote's tree."""
     _mount_tmpfs("/tmp", size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")  # noqa: S108 - ours
     for part, inside in (("work", "/work"), ("dev-shm", "/dev/shm"), ("tmp", "/tmp")):  # noqa: S108 - likewise
         os.mkdir(f"/tmp/{part}")  # noqa: S108
@@ -109,9 +116,10 @@ def _lay_out(sources: dict[str, int], writable: frozenset[str] = frozenset()) ->
         os.symlink(target, f"dev/{name}")
 
 
-def _mount_proc(target: str) -> None:
+def mount_proc(target: str) -> None:
+    """Mount a `/proc` that shows the processes of this process namespace that the reader may look into."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("proc", target, "proc", flags, "subset=pid,hidepid=invisible")
+    kernel.mount("proc", target, "proc", flags, PROC_OPTIONS)
 
 
 def _mount_tmpfs(target: str, *, size: int, inodes: int, mode: str) -> None:

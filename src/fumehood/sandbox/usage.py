@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGESIZE")
 
@@ -81,6 +85,23 @@ def _children(pid: int) -> list[int]:
         with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
             found += [int(word) for word in file.read().split()]
     return found
+
+
+def network_refused(counters: Iterable[int]) -> int:
+    """Return how many packets and connections a network namespace's kernel refused for want of a route.
+
+    `counters` are its `/proc/net/snmp` and `snmp6`, open.
+    """
+    total = 0
+    for descriptor in counters:
+        text = os.pread(descriptor, 1 << 16, 0)
+        # Version 4 has a line of names and one of values, version 6 a line each.
+        names, values = text.split(b"\n", 2)[:2]
+        if names.startswith(b"Ip: "):
+            total += int(values.split()[names.split().index(b"OutNoRoutes")])
+        else:
+            total += int(text.partition(b"Ip6OutNoRoutes")[2].split(None, 1)[0])
+    return total
 
 
 def private_bytes(first: int) -> int:

@@ -14,9 +14,9 @@ import threading
 
 from ..errors import SandboxFailed, ZygoteDied
 from . import kernel
-from .init import FAILED, MAPPED, READY
+from .init import ENTERED, FAILED, MAPPED, READY
 from .isolation.namespaces import USERS_OF_ONE, UserLease
-from .live import Live
+from .live import WARM_KEEPERS, Live
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Zygote:
 
         `ahead`: nobody waits for it, so it runs the sample first. Raises `ZygoteDied` where this zygote is dead.
         """
-        live = Live(limits, cgroup=self._cgroups, channel=channel)
+        live = Live(limits, cgroup=self._cgroups, channel=channel, keepers=WARM_KEEPERS)
         try:
             with self._lock:
                 if self._process < 0:
@@ -84,10 +84,11 @@ class Zygote:
                 live.user = self._users.pop()
                 self._ask(live, limits, ahead=ahead)
             live.born()
-            live.enter_cgroup()
             live.control.send(MAPPED)
+            # With v1 this waits for a grace period of the kernel's; the walls go up meanwhile.
+            live.enter_cgroup()
+            live.control.send(ENTERED)
         except BaseException as error:
-            live.kill()
             self.release(live)
             if isinstance(error, OSError):
                 # It or the sandbox was killed in between, or the host is short of something.
@@ -102,16 +103,17 @@ class Zygote:
         self._channel.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
         answer, ancillary, _flags, _address = self._channel.recvmsg(4096, 32)
         for _level, _kind, data in ancillary:
-            live.process = array.array("i", data[:4])[0]
-            os.set_inheritable(live.process, False)
+            live.maker = array.array("i", data[:4])[0]
+            os.set_inheritable(live.maker, False)
         if not answer:
             raise BrokenPipeError("the warm interpreter ended")
-        if live.process < 0:
+        if live.maker < 0:
             raise SandboxFailed(f"a warm interpreter could not fork a sandbox: {_said(answer)}")
 
     def release(self, live: Live) -> None:
-        """Wait until a sandbox of this zygote is dead, and give up what it had."""
+        """End a sandbox of this zygote, wait until it is dead, and give up what it had."""
         user = live.user
+        live.kill()
         live.is_dead(_BOOT_SECONDS)
         live.close()
         if user >= 0:

@@ -2,8 +2,8 @@
 
 It runs inside, as the interpreter's main program; the host's tree, network and processes it has not. Where the host is root
 it may give out user ids of its range, by two capabilities of its own user namespace; else it has none. No guest code runs in it.
-Each sandbox that it forks is a process 1 (`init`'s, with the same walls as a cold one) and a program's process, which runs a
-sample of our own to have its memory ready, waits for one order, and then runs the program as the interpreter's own start would.
+Each sandbox that it forks (`birth`) has the same walls as a cold one. Its program's process runs a sample of our own to have its
+memory ready, waits for one order, and then runs the program as the interpreter's own start would.
 
 Not promised: `sys.modules` and the hash seed of a fresh interpreter; both are the zygote's (docs/explanation/warm.md).
 """
@@ -19,9 +19,9 @@ from collections import deque
 from itertools import starmap
 
 from ..protocol.limits import Limits
-from . import filters, init, kernel, preloaded, tree
+from . import birth, filters, init, kernel, preloaded, reaper, tree
 from .isolation.namespaces import NAMESPACES, USERS_OF_ONE, map_users
-from .live import MESSAGE, WAITING
+from .live import MESSAGE, WARM_KEEPERS
 from .spec import USER_ID, Spec
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-#: From the zygote to the host: a sandbox was forked; its process 1's pidfd comes with it.
+#: From the zygote to the host: a sandbox was forked; its maker's pidfd comes with it.
 FORKED = b"P"
 
 # The zygote is started by the command line that a cold program has, so this lies where a program would.
@@ -85,7 +85,7 @@ def _enter(spec: Spec, control: socket, mapped: int, preload: tuple[str, ...], s
         kernel.set_hostname("fumehood")
         kernel.raise_loopback()
         loader = _LOADER.format(code=code, control=control.fileno(), preload=preload, sample=sample)
-        tree.build_for_zygote(sources, loader)
+        tree.build_for_zygote(sources, loader, reaper.program(kernel.MACHINE))
         kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         _bound_stack()
@@ -187,68 +187,43 @@ class _Programs:
     ) -> socket | None:
         """Fork one sandbox; in its program's process return the socket on which its order comes."""
         user, limits, sampled, self._has_time, forkable = request
+        pidfd, new = -1, birth.Birth(user)
         try:
-            pid, pidfd = kernel.clone3(NAMESPACES)
-        except OSError as error:
-            init.tell(self._channel, init.FAILED + str(error).encode())
-            return None
-        if pid == 0:
-            spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits), forkable=forkable)
-            return self._born(user, spec, sampled, descriptors)
-        try:
-            map_users(pid, USER_ID, os.getuid() if user is None else user, deny_groups=user is None)
+            pid = kernel.fork()
+            if pid == 0:
+                spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits), forkable=forkable)
+                return self._come_out(new, spec, sampled, descriptors)
+            pidfd = os.pidfd_open(pid)
+            new.map_its_users(pid)
             init.tell(self._channel, FORKED, pidfd)
         except OSError as error:
-            kernel.send_signal(pidfd, 9)
+            if pidfd >= 0:
+                kernel.send_signal(pidfd, 9)
             init.tell(self._channel, init.FAILED + str(error).encode())
-        finally:
+        new.close()
+        if pidfd >= 0:
             os.close(pidfd)
         return None
 
-    def _born(self, user: int | None, spec: Spec, sampled: bool, descriptors: list[int]) -> socket:
+    def _come_out(self, new: birth.Birth, spec: Spec, sampled: bool, descriptors: list[int]) -> socket:
         import _socket  # noqa: PLC0415 - loaded by now
 
         *stdio, control_number = descriptors
         control = _socket.socket(fileno=control_number)
         self._channel.detach()
         try:
-            if control.recv(1) != init.MAPPED:
-                os._exit(1)  # whoever asked is gone
             wiring = init.Wiring(tuple(stdio), control, self._parent, self._parent, sampled=sampled)
-            init.settle_descriptors(wiring)
-            init.become_user(user)
-            kernel.unshare(kernel.CLONE_NEWCGROUP)
-            kernel.set_hostname("fumehood")
-            kernel.raise_loopback()
-            tree.mount_own(spec)
-            os.chdir("/work")
-            init.give_up_privileges(spec, wiring)
-            program = os.fork()
-            if program:
-                self._keep(spec, wiring, program)
-            os.close(self._parent)
-            kernel.seccomp_filter(self._system_calls[sampled])
-            os.setsid()
+            wiring.keepers = WARM_KEEPERS
+            new.come_out(wiring, spec, self._system_calls[sampled])
         except Exception as error:  # noqa: BLE001 - the outermost frame of this process
             init.tell(control, init.FAILED + repr(error).encode("utf-8", "replace")[:1000])
             os._exit(1)
         return control
 
-    def _keep(self, spec: Spec, wiring: init.Wiring, program: int) -> None:
-        """Be process 1 to the end."""
-        init.seal(spec, self._system_calls[wiring.sampled])
-        init.verify(spec)
-        work = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        init.tell(wiring.control, init.READY, work)
-        os.close(work)
-        init.tell(wiring.control, init.ENDED + init.wait_and_end_all(program))
-        os._exit(0)
-
 
 def _await_order(control: socket) -> bytes:
     """Say that this process waits, and take its one order."""
-    used = os.times()
-    init.tell(control, WAITING + init.MICROSECONDS.pack(int((used.user + used.system) * 1e6)))
+    birth.tell_that_it_waits(control)
     order, descriptors = receive(control, 1)
     if not order:
         os._exit(1)

@@ -108,7 +108,7 @@ disk = os.statvfs("/work")
 processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
 say(
     "limits",
-    processes <= int(wanted["pids"]) + 1 and resource.getrlimit(resource.RLIMIT_CORE) == (0, 0),
+    processes <= int(wanted["pids"]) + 2 and resource.getrlimit(resource.RLIMIT_CORE) == (0, 0),
     f"{processes} processes, no core files",
 )
 say(
