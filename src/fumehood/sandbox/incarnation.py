@@ -261,7 +261,11 @@ class Incarnation:
             return
         self._live.give_up_old_memory()
         _cpu, resident = tree_usage(self._live.pid)
-        disk = os.fstatvfs(self._live.work)
+        with self._lock:
+            # The listener may have buried it meanwhile.
+            if self.death is not None:
+                return
+            disk = os.fstatvfs(self._live.work)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize
         if held > self._limits.memory_bytes:
             self._kill("out_of_memory", f"its processes and files held {held} bytes of {self._limits.memory_bytes}")
