@@ -1,9 +1,10 @@
 """Forks a sandbox of its own from a session's program that was stopped: `launcher` runs this in a process of its own.
 
 The stopped program, the template, is in the guest's hands: every system call below that it or its copy makes is put to it from
-here, by ptrace, and between two of them it executes nothing. Its first child becomes process 1 of new namespaces nested in the
-template's, shares the template's memory, and never runs an instruction again. The second, forked from that one with the memory
-copied on write, becomes the copy's program. A process of ours joins the new namespaces for a moment to put up mounts and disk.
+here, by ptrace, and between two of them it executes nothing of the guest's. Its first child becomes process 1 of new namespaces
+nested in the template's, shares the template's memory, and never runs an instruction again. The second, forked from that one with
+the memory copied on write, becomes the copy's program. A process of ours joins the new namespaces for a moment to put up mounts
+and disk.
 
 Promised: a copy has no descriptor, writable file, mapping, user namespace or process in common with the template or another copy;
 it runs only once its walls have been read back from the kernel. Should this process fail or be killed, so are all that it holds.
@@ -165,11 +166,8 @@ class _Birth:
 
     def make_poor(self) -> None:
         """Take from process 1 what it could ever regain, but not yet what it has."""
-        for capability in range(kernel.LAST_CAPABILITY + 1):
-            try:
-                self._first.call(_number("prctl"), kernel.PR_CAPBSET_DROP, capability)
-            except OSError:
-                break  # an older kernel ends its list sooner
+        # An older kernel ends its list sooner; that none is left is read back from the program.
+        self._first.call_for_each(_number("prctl"), kernel.PR_CAPBSET_DROP, kernel.LAST_CAPABILITY + 1)
         self._first.call(_number("prctl"), kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
 
     def make_program(self) -> None:

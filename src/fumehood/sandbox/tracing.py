@@ -1,7 +1,7 @@
-"""Has a stopped process make system calls, one at a time, by ptrace.
+"""Has a stopped process make system calls, one at a time or the same many times, by ptrace.
 
 Promised: between two calls the process executes nothing; it runs one instruction, the kernel's entry, at an address whose
-bytes were looked at while it was stopped. A call that its seccomp filter leaves to a tracer passes, and only then. Not promised:
+bytes were looked at while it was stopped, or a loop of ours around it that stands there for that time. A call that its seccomp filter leaves to a tracer passes, and only then. Not promised:
 anything about memory of the process: it is the guest's, and what is read from it is hostile.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 # From include/uapi/linux/ptrace.h
-_CONT, _SINGLESTEP, _DETACH = 7, 9, 17
+_POKEDATA, _CONT, _SINGLESTEP, _DETACH = 5, 7, 9, 17
 _SETOPTIONS, _GETEVENTMSG, _GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT = (
     0x4200, 0x4201, 0x4204, 0x4205, 0x4206, 0x4207,
 )  # fmt: skip
@@ -50,6 +50,20 @@ class _Registers:
     instruction = b"\x0f\x05"
     #: The number of the call in which the C library's `pause` waits.
     pause = 34
+    #: Makes a call again and again, its second argument from 0 up to below the sixth, until one fails; ends in a trap.
+    loop = bytes.fromhex(
+        "31f6"  # xor esi, esi
+        "89d8"  # next: mov eax, ebx
+        "0f05"  # syscall
+        "85c0"  # test eax, eax
+        "7507"  # jnz end
+        "ffc6"  # inc esi
+        "4439ce"  # cmp esi, r9d
+        "72f1"  # jb next
+        "cc"  # end: int3
+    )
+    #: Where the loop has the number of its call: rbx.
+    loop_number = 5
 
     def entry(self, registers: list[int]) -> int:
         """Return where the instruction lies that led into the kernel."""
@@ -70,6 +84,19 @@ class _Arm64(_Registers):
     result, number, stack, at = 0, 8, 31, 32
     instruction = b"\x01\x00\x00\xd4"
     pause = 73  # ppoll
+    loop = bytes.fromhex(
+        "f40300aa"  # mov x20, x0
+        "f3031faa"  # mov x19, xzr
+        "e00314aa"  # next: mov x0, x20
+        "e10313aa"  # mov x1, x19
+        "010000d4"  # svc #0
+        "800000b5"  # cbnz x0, end
+        "73060091"  # add x19, x19, #1
+        "7f0205eb"  # cmp x19, x5
+        "43ffff54"  # b.lo next
+        "000020d4"  # end: brk #0
+    )
+    loop_number = 8
 
     def entry(self, registers: list[int]) -> int:
         # The kernel has set the program counter back already, to restart the call.
@@ -132,6 +159,28 @@ class Tracee:
         """Have it make one system call; return the result. Raises OSError with the kernel's errno."""
         result = self._call(number, arguments)[0]
         return _checked(number, result)
+
+    def call_for_each(self, number: int, first: int, count: int) -> None:
+        """Have it make a call with `first` and each number below `count` as arguments, up to the first that fails."""
+        kept = self.read(self.entry, -len(_MACHINE.loop) // 8 * -8)
+        registers = list(self.registers)
+        for place, value in zip(_MACHINE.arguments, (first, 0, 0, 0, 0, count), strict=True):
+            registers[place] = value
+        _MACHINE.set_call(registers, number, self.entry)
+        registers[_MACHINE.loop_number] = number
+        try:
+            self._poke(_MACHINE.loop + kept[len(_MACHINE.loop) :])
+            self._set(registers)
+            _ptrace(_CONT, self.pid)
+            if self._wait():
+                raise OSError("the process did something else")
+        finally:
+            self._poke(kept)
+
+    def _poke(self, code: bytes) -> None:
+        # Where it cannot write itself.
+        for offset, (word,) in enumerate(struct.iter_unpack("=Q", code)):
+            _ptrace(_POKEDATA, self.pid, self.entry + 8 * offset, word)
 
     def birth(self, number: int, *arguments: int) -> Tracee:
         """Have it make a call that forks; return the child, held still where it was born."""
