@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,28 @@ def test_copies_begin_with_the_same_state_and_do_not_see_what_comes_after(sessio
         for each in forks:
             each.close()
     assert value(session, "f()") == "1"
+
+
+def test_a_fork_succeeds_however_slowly_its_caller_gets_on_while_the_session_prints(session: Session) -> None:
+    session.run(
+        "import os, threading, time\n"
+        "def prints():\n  while True: os.write(1, b'x'); time.sleep(0.001)\n"
+        "threading.Thread(target=prints, daemon=True).start()"
+    )
+
+    def slowly(frame: FrameType, _event: str, _argument: object) -> Any:
+        if "incarnation" not in frame.f_code.co_filename or threading.current_thread().name == "fumehood-session":
+            return None
+        time.sleep(0.002)
+        return slowly
+
+    threading.settrace(slowly)
+    try:
+        (copy,) = session.fork(1)
+    finally:
+        threading.settrace(None)
+    copy.close()
+    assert value(session, "1 + 1") == "2"
 
 
 GENERATORS = {

@@ -162,13 +162,20 @@ class Incarnation:
             )
         cell = self._begin(json.dumps({"hold": True}), _HOLD_SECONDS)
         self._await(cell, None)
-        if cell.held is None:
+        if cell.held is not None:
+            self._leave()
+        if cell.held is None or self.death is not None:
             why = self.death.detail if self.death is not None else "its program did not come to a stand"
             raise ForkRefused(f"the session cannot be forked: {why}")
-        self._leaving = True
-        os.eventfd_write(self._wake, 1)
-        self._listener.join()
         return cell.held
+
+    def _leave(self) -> None:
+        """Have the listener leave the sandbox as it is, unless it has to bury it."""
+        with self._lock:
+            self._leaving = True
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+        self._listener.join()
 
     def _begin(self, text: str, seconds: float) -> _Cell:
         with self._lock:
@@ -305,7 +312,9 @@ class Incarnation:
         finally:
             if not self._leaving:
                 self._bury()
-            os.close(self._wake)
+            with self._lock:
+                os.close(self._wake)
+                self._wake = -1
 
     def _pause(self) -> float:
         """Return milliseconds until a clock is to be looked at."""

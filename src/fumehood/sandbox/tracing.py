@@ -1,8 +1,9 @@
 """Has a stopped process make system calls, one at a time or the same many times, by ptrace.
 
 Promised: between two calls the process executes nothing; it runs one instruction, the kernel's entry, at an address whose
-bytes were looked at while it was stopped, or a loop of ours around it that stands there for that time. A call that its seccomp filter leaves to a tracer passes, and only then. Not promised:
-anything about memory of the process: it is the guest's, and what is read from it is hostile.
+bytes were looked at while it was stopped, or a loop of ours around it that stands there for that time. A call that its
+seccomp filter leaves to a tracer passes, and only then. Not promised: anything about memory of the process: it is the
+guest's, and what is read from it is hostile.
 """
 
 from __future__ import annotations
