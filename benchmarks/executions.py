@@ -2,8 +2,8 @@
 
 Every round runs each once, in turn. "bare" is `python3 -I -c`, of the environment whose packages the program uses. The floors are
 what the kernel takes by itself, of an interpreter that has the same modules loaded. The first is the end of a fork without any
-wall. The second is how many forks a second two processes make that enter new namespaces, mount a disk, bring up `lo`, and end:
-they run nothing, and no call is filtered.
+wall. The second is a fork that enters new namespaces, mounts a disk, brings up `lo`, is moved into a cgroup where executions are,
+and ends: it runs nothing, and no call is filtered. The third is how many of those two processes make a second, without cgroups.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CALLERS = 8
 LOAD_SECONDS = 4.0
 IDLE_SECONDS = 5.0
 
-_FLOOR = """
+_END = """
 import os, sys, time
 for name in sys.argv[1].split(","): __import__(name)
 import gc; gc.collect(); gc.freeze()
@@ -50,21 +50,43 @@ for line in sys.stdin:
     for each in gone: os.close(each)
 """
 
-_FORKS = """
+_ENTERING = """
 import sys, os, time
 from fumehood.sandbox import kernel
 from fumehood.sandbox.isolation.namespaces import NAMESPACES
 for name in sys.argv[1].split(","): __import__(name)
+def enter():
+    kernel.unshare(NAMESPACES)
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID, "size=64m")
+    kernel.raise_loopback()
 import gc; gc.collect(); gc.freeze()
+"""
+
+_BIRTH = f"""{_ENTERING}
+from fumehood.protocol.limits import Limits
+from fumehood.sandbox.cgroup import Cgroup
+cgroup = Cgroup.open(Limits())
+for line in sys.stdin:
+    start = time.perf_counter()
+    go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go[1]); enter(); os.read(go[0], 1); os._exit(0)
+    for path in cgroup.entrances if cgroup else ():
+        kernel.write_file(path if path.endswith("cgroup.procs") else path + "/cgroup.procs", str(pid))
+    os.close(go[0]); os.close(go[1])
+    if os.waitpid(pid, 0)[1]: raise SystemExit("a fork failed")
+    print(time.perf_counter() - start, flush=True)
+if cgroup: cgroup.close()
+"""
+
+_FORKS = f"""{_ENTERING}
 until, count = time.monotonic() + float(sys.argv[2]), 0
 while time.monotonic() < until:
     pid = os.fork()
     if pid == 0:
-        kernel.unshare(NAMESPACES)
-        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-        kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID, "size=64m")
-        kernel.raise_loopback()
-        os._exit(0)
+        enter(); os._exit(0)
     if os.waitpid(pid, 0)[1]: raise SystemExit("a fork failed")
     count += 1
 print(count)
@@ -74,11 +96,14 @@ print(count)
 def main() -> None:
     """Measure, print, save."""
     arguments = report.options(__doc__, rounds=200)
-    with Engine() as warm, Engine(warm_bytes=1) as empty, Engine(warm_bytes=0) as cold, Floor() as floor:
+    with (
+        Engine() as warm, Engine(warm_bytes=1) as empty, Engine(warm_bytes=0) as cold, _Floor([peers.PYTHON, "-I"], _END) as end,
+        _Floor([sys.executable], _BIRTH) as birth,
+    ):  # fmt: skip
         for engine in (warm, empty, cold):
             _settle(engine)
         commands, notes = peers.working(PRINT)
-        rows = _latencies(warm, empty, cold, floor, commands, arguments.rounds)
+        rows = _latencies(warm, empty, cold, (end, birth), commands, arguments.rounds)
         rows += _cells(warm, arguments.rounds)
         rows += _throughput(warm)
         rows += _idle()
@@ -110,7 +135,12 @@ def command(words: list[str]) -> Callable[[], object]:
 
 
 def _latencies(
-    warm: Engine, empty: Engine, cold: Engine, floor: Floor, commands: dict[str, list[str]], rounds: int
+    warm: Engine,
+    empty: Engine,
+    cold: Engine,
+    floors: tuple[_Floor, _Floor],
+    commands: dict[str, list[str]],
+    rounds: int,
 ) -> list[dict[str, Any]]:
     data = str(Path(packages.folder(), packages.revision("python-data"), "bin", "python"))
     actions: dict[str, Callable[[], object]] = {
@@ -118,7 +148,8 @@ def _latencies(
         "print(1), warm": execution(warm, PRINT),
         "print(1), forked on demand": execution(empty, PRINT),
         "print(1), cold": execution(cold, PRINT),
-        "the end of a fork, without walls (floor)": floor.once,
+        "the end of a fork, without walls (floor)": floors[0].once,
+        "a fork into new namespaces that runs nothing (floor)": floors[1].once,
         "numpy, bare": command([data, "-I", "-c", NUMPY]),
         "numpy, warm": execution(warm, NUMPY, "python-data"),
         "pandas groupby, bare": command([data, "-I", "-c", PANDAS]),
@@ -171,14 +202,16 @@ def _cells(engine: Engine, rounds: int) -> list[dict[str, Any]]:
     return [report.row(what, each, base, goal if what == "cell 1+1, python" else "") for what, each in times.items()]
 
 
-class Floor:
-    """A process that forks itself, as warm interpreters do, and tells how long each fork takes to end."""
+class _Floor:
+    """A process that forks itself, as warm interpreters do, and tells how long that took."""
 
-    def __enter__(self) -> Floor:  # noqa: PYI034 - nobody derives from it
+    def __init__(self, interpreter: list[str], script: str) -> None:
+        self._command = [*interpreter, "-c", script, ",".join(python.STANDARD)]
+
+    def __enter__(self) -> _Floor:  # noqa: PYI034 - nobody derives from it
         asked, self._asks = os.pipe()
         self._answers, answered = os.pipe()
-        program = [peers.PYTHON, "-I", "-c", _FLOOR, ",".join(python.STANDARD)]
-        self._process = subprocess.Popen(program, stdin=asked, stdout=answered)
+        self._process = subprocess.Popen(self._command, stdin=asked, stdout=answered)
         os.close(asked)
         os.close(answered)
         return self
@@ -189,7 +222,7 @@ class Floor:
         os.close(self._answers)
 
     def once(self) -> float:
-        """Return the seconds that one fork took from the word to its death."""
+        """Return the seconds that one fork took."""
         os.write(self._asks, b"\n")
         return float(os.read(self._answers, 100))
 
