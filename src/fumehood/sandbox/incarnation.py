@@ -266,13 +266,13 @@ class Incarnation:
     def _look_at_memory(self) -> None:
         if self._live.cgroup is not None or self._live.work < 0:
             return
-        self._live.give_up_old_memory()
-        _cpu, resident = tree_usage(self._live.pid)
         with self._lock:
-            # The listener may have buried it meanwhile.
+            # The listener may have buried it meanwhile, and its descriptors' numbers be another's.
             if self.death is not None:
                 return
-            disk = os.fstatvfs(self._live.work)
+            self._live.give_up_old_memory()
+            pid, disk = self._live.pid, os.fstatvfs(self._live.work)
+        _cpu, resident = tree_usage(pid)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize
         if held > self._limits.memory_bytes:
             self._kill("out_of_memory", f"its processes and files held {held} bytes of {self._limits.memory_bytes}")
