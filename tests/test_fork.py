@@ -410,22 +410,6 @@ def test_callers_in_many_threads_get_answers_or_typed_errors(session: Session) -
     assert value(session, "1 + 1") == "2"
 
 
-def test_many_copies_at_once_and_nothing_is_left(engine: Engine) -> None:
-    time.sleep(1)  # what the pool holds has settled
-    before = _left()
-    with engine.session(limits=LIMITS) as session:
-        session.run("import os; x = 5")
-        forks = session.fork(40)
-        assert {value(each, "x") for each in forks} == {"5"}
-        assert len({value(each, "os.urandom(4)") for each in forks}) == 40
-        for each in forks:
-            each.close()
-    until = time.monotonic() + 5
-    while _left() != before and time.monotonic() < until:
-        time.sleep(0.05)
-    assert _left() == before
-
-
 def test_copies_live_on_without_the_session_they_came_from(session: Session) -> None:
     session.run("x = 6")
     (fork,) = session.fork()
@@ -434,27 +418,6 @@ def test_copies_live_on_without_the_session_they_came_from(session: Session) -> 
     fork.close()
     assert value(grandchild, "x") == "6"
     grandchild.close()
-
-
-def _left() -> tuple[int, int, list[str]]:
-    descriptors = len(os.listdir("/proc/self/fd"))
-    groups = len(list(Path("/sys/fs/cgroup").glob(f"**/fumehood-{os.getpid()}-*")))
-    return descriptors, groups, _guests()
-
-
-def _guests() -> list[str]:
-    """Return processes of this user's in other process namespaces than this one's, below our own children."""
-    pending = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
-    own, found = os.readlink("/proc/self/ns/pid"), list[str]()
-    while pending:
-        pid = pending.pop()
-        try:
-            pending += Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-            if os.readlink(f"/proc/{pid}/ns/pid") != own:
-                found.append(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8"))
-        except OSError:
-            continue
-    return sorted(found)
 
 
 def test_the_same_without_blocking_an_event_loop(session: Session) -> None:

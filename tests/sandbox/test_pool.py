@@ -20,6 +20,7 @@ import fumehood
 from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
 from fumehood.errors import SandboxFailed
 from fumehood.sandbox import kernel
+from tests.testing.leftovers import assert_nothing_is_left, settled
 
 
 def run(engine: Engine, code: str, **fields: object) -> ExecutionResult:
@@ -32,7 +33,7 @@ LOAD = int(os.environ.get("FUMEHOOD_TEST_LOAD", "1500"))
 @pytest.mark.timeout(900)
 def test_64_callers_get_their_own_output_and_nothing_is_left() -> None:
     """With FUMEHOOD_TEST_LOAD=10000 this is the long run of `scripts/load`."""
-    before = _left()
+    before = settled()
     with Engine() as engine:
         engine.prepare("python")
 
@@ -45,15 +46,7 @@ def test_64_callers_get_their_own_output_and_nothing_is_left() -> None:
 
         with ThreadPoolExecutor(64) as callers:
             assert sorted(callers.map(call, range(1, LOAD + 1))) == list(range(1, LOAD + 1))
-    assert _left() == before
-
-
-def _left() -> tuple[int, int, int, list[str]]:
-    descriptors = len(os.listdir("/proc/self/fd"))
-    groups = len(list(Path("/sys/fs/cgroup").glob(f"**/fumehood-{os.getpid()}-*")))
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").count("\n")
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
-    return descriptors, groups, mounts, children
+    assert_nothing_is_left(before)
 
 
 class Load:
@@ -123,7 +116,7 @@ VICTIMS: dict[str, Callable[[int, int], bool]] = {
 def test_kill_9_in_the_middle_of_load_leaves_nothing_and_work_goes_on(
     is_victim: Callable[[int, int], bool],
 ) -> None:
-    before = _left()
+    before = settled()
     with Engine() as engine:
         engine.prepare("python")
         own = min(depth for depth, _number in _below(os.getpid()).values())
@@ -141,11 +134,11 @@ def test_kill_9_in_the_middle_of_load_leaves_nothing_and_work_goes_on(
         assert len(load.failed) + len(load.wrong) <= 12
         engine.prepare("python")
         assert run(engine, "print(1)").warm
-    assert _left() == before
+    assert_nothing_is_left(before)
 
 
 def test_a_maker_that_is_killed_at_any_moment_leaves_nothing() -> None:
-    before = _left()
+    before = settled()
     with Engine() as engine:
         engine.prepare("python")
         assert engine._pool is not None
@@ -158,7 +151,7 @@ def test_a_maker_that_is_killed_at_any_moment_leaves_nothing() -> None:
             kernel.send_signal(live.maker, signal.SIGKILL)
             stock.zygote.release(live)
         assert set(_below(os.getpid())) <= family
-    assert _left() == before
+    assert_nothing_is_left(before)
 
 
 def test_the_victims_of_a_dead_zygote_get_a_typed_error_once() -> None:

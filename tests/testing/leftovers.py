@@ -1,0 +1,74 @@
+"""What this process holds of the kernel's: what is left after sandboxes are gone is counted with it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Held(NamedTuple):
+    """What an engine takes of the machine, as numbers that come back to where they were when it is closed."""
+
+    descriptors: int
+    cgroups: int
+    mounts: int
+    threads: int
+    children: tuple[str, ...]
+    guests: tuple[str, ...]
+
+
+def held() -> Held:
+    """Count what this process holds now."""
+    return Held(
+        descriptors=len(os.listdir("/proc/self/fd")),
+        cgroups=len(list(Path("/sys/fs/cgroup").glob(f"**/fumehood-{os.getpid()}-*"))),
+        mounts=Path("/proc/self/mountinfo").read_text(encoding="utf-8").count("\n"),
+        threads=threading.active_count(),
+        children=tuple(_children(str(os.getpid()))),
+        guests=tuple(sorted(_guests())),
+    )
+
+
+def _children(pid: str) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+
+
+def _guests() -> Iterator[str]:
+    """Yield the names of processes below our own in other process namespaces than ours."""
+    pending, own = _children(str(os.getpid())), os.readlink("/proc/self/ns/pid")
+    while pending:
+        pid = pending.pop()
+        try:
+            pending += _children(pid)
+            if os.readlink(f"/proc/{pid}/ns/pid") != own:
+                yield Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+
+
+def settled() -> Held:
+    """Count what this process holds when nothing has changed for half a second: an engine made before may be at work.
+
+    Raises:
+        AssertionError: It changed for 20 seconds.
+    """
+    now, since = held(), time.monotonic()
+    until = since + 20
+    while time.monotonic() < since + 0.5:
+        assert time.monotonic() < until, f"what this process holds goes on changing: {now}"
+        time.sleep(0.05)
+        if (again := held()) != now:
+            now, since = again, time.monotonic()
+    return now
+
+
+def assert_nothing_is_left(before: Held, within: float = 5) -> None:
+    """Fail unless this process holds what it held before, at some moment of the next seconds."""
+    until = time.monotonic() + within
+    while (now := held()) != before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert now == before, f"{now} is not {before}, of before"
