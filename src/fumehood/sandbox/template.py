@@ -75,6 +75,9 @@ class Template:
         try:
             while len(lives) < count:
                 lives.append(Live(self._limits, cgroup=self._opened.live.cgroup is not None, channel=True))
+            if lives[0].cgroup is not None:
+                # After they were made: the kernel makes no group while that wait lasts.
+                lives[0].cgroup.expect_moves()
             lost = self._fork(lives, are_last=are_last)
         except BaseException as error:
             for live in lives:
