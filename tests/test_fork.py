@@ -410,6 +410,18 @@ def test_callers_in_many_threads_get_answers_or_typed_errors(session: Session) -
     assert value(session, "1 + 1") == "2"
 
 
+def test_clocks_run_on_after_a_fork_that_was_refused(engine: Engine) -> None:
+    with engine.session(limits=LIMITS, idle_seconds=0.5) as session:
+        session.run("import mmap; shared = mmap.mmap(-1, 4096)")
+        with pytest.raises(ForkRefused):
+            session.fork()
+        until = time.monotonic() + 10
+        while session.status != "dead" and time.monotonic() < until:
+            time.sleep(0.05)
+        assert session.death is not None
+        assert session.death.reason == "idle"
+
+
 def test_copies_live_on_without_the_session_they_came_from(session: Session) -> None:
     session.run("x = 6")
     (fork,) = session.fork()

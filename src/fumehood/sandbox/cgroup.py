@@ -116,7 +116,7 @@ class Cgroup:
     def expect_moves(self) -> None:
         """Have moves into groups in the next milliseconds not wait for all processors, by having that wait begin now.
 
-        With v1 the first move in a while costs a grace period of the kernel's (5 ms here), which serves those that come right after.
+        With v1 the first move in a while costs a grace period of the kernel's (5 ms here), and serves those right after.
         So a thread of its own is moved to where it is.
         """
         import threading  # noqa: PLC0415 - a cold start does without

@@ -111,7 +111,7 @@ class Incarnation:
         self._early_bytes = 0
         self._wish: Death | None = None
         self._status: int | None = None
-        self._leaving = False
+        self._leaving = self._holds = False
         self.death: Death | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if self._live.channel is None:
@@ -160,10 +160,11 @@ class Incarnation:
             raise ForkRefused(
                 "only sessions of python can be forked: those of other languages have threads or wait for others"
             )
-        cell = self._begin(json.dumps({"hold": True}), _HOLD_SECONDS)
+        cell = self._begin(json.dumps({"hold": True}), _HOLD_SECONDS, holds=True)
         self._await(cell, None)
         if cell.held is not None:
             self._leave()
+        self._holds = False
         if cell.held is None or self.death is not None:
             why = self.death.detail if self.death is not None else "its program did not come to a stand"
             raise ForkRefused(f"the session cannot be forked: {why}")
@@ -177,13 +178,13 @@ class Incarnation:
                 os.eventfd_write(self._wake, 1)
         self._listener.join()
 
-    def _begin(self, text: str, seconds: float) -> _Cell:
+    def _begin(self, text: str, seconds: float, *, holds: bool = False) -> _Cell:
         with self._lock:
             self._check_alive()
             if self._cell is not None:
                 raise SessionBusy("a cell runs that could not be ended yet: wait, or restart the session")
             cell = self._cell = _Cell(seconds, self._early)
-            self._early, self._early_bytes = [], 0
+            self._early, self._early_bytes, self._holds = [], 0, holds
             self._channel.send(text.encode("utf-8", "surrogatepass"))
             if self._channel.is_waiting:
                 os.eventfd_write(self._wake, 1)
@@ -323,6 +324,8 @@ class Incarnation:
         return 1000 * (pause if self._live.cgroup is not None else min(pause, _SAMPLE_IDLE_SECONDS))
 
     def _look_at_clocks(self) -> None:
+        if self._leaving or (self._holds and self._cell is None):
+            return  # whoever asked it to stand still has it now, and waits for us to leave
         now = time.monotonic()
         if now >= self._dies_at:
             self._kill("lifetime", "its lifetime is used up")
