@@ -20,6 +20,7 @@ import pytest
 from fumehood import Engine, Limits, Session
 from fumehood.errors import ForkRefused, FumehoodError, InvalidRequest, SessionBusy, SessionDead
 from fumehood.protocol.limits import MiB
+from fumehood.sandbox import usage
 
 LIMITS = Limits(wall_seconds=20, cpu_seconds=60, memory_bytes=512 * MiB)
 
@@ -83,6 +84,59 @@ def test_a_fork_succeeds_however_slowly_its_caller_gets_on_while_the_session_pri
         threading.settrace(None)
     copy.close()
     assert value(session, "1 + 1") == "2"
+
+
+def helpers(engine: Engine) -> list[int]:
+    """Return the processes that wait for the next order to copy, and those beside them: forks of the launcher, in its own namespaces."""
+    launcher = engine._launcher
+    assert launcher is not None
+    assert launcher._process is not None
+    found, pending = [], [launcher._process.pid]
+    command, namespace = (lambda pid: Path(f"/proc/{pid}/cmdline").read_bytes()), os.readlink("/proc/self/ns/pid")
+    while pending:
+        pid = pending.pop()
+        with contextlib.suppress(OSError):
+            pending += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            is_fork = command(pid) == command(launcher._process.pid) and os.readlink(f"/proc/{pid}/ns/pid") == namespace
+            found += [pid] if is_fork and pid != launcher._process.pid else []
+    return found
+
+
+def wait_for_helpers(engine: Engine) -> tuple[int, int]:
+    """Return the process that waits for the next order, and the one beside it."""
+    until = time.monotonic() + 10
+    while len(found := helpers(engine)) != 2 or any("S" not in usage.states(pid) for pid in found):
+        assert time.monotonic() < until, f"{found} wait for an order to copy"
+        time.sleep(0.01)
+    copier, furnisher = found
+    return copier, furnisher
+
+
+def test_a_killed_copier_is_replaced(engine: Engine, session: Session) -> None:
+    session.fork(1)[0].close()
+    copier, _furnisher = wait_for_helpers(engine)
+    os.kill(copier, signal.SIGKILL)
+    session.run("x = 1")
+    time.sleep(0.1)
+    (copy,) = session.fork(1)
+    assert value(copy, "x") == "1"
+    copy.close()
+    assert copier not in wait_for_helpers(engine)
+
+
+def test_a_fork_whose_mounts_nobody_can_put_up_is_refused_and_the_session_goes_on(
+    engine: Engine, session: Session
+) -> None:
+    session.run("x = 1")
+    session.fork(1)[0].close()
+    _copier, furnisher = wait_for_helpers(engine)
+    os.kill(furnisher, signal.SIGKILL)
+    with pytest.raises(ForkRefused):
+        session.fork(1)
+    assert value(session, "x") == "1"
+    (copy,) = session.fork(1)
+    assert value(copy, "x") == "1"
+    copy.close()
 
 
 GENERATORS = {

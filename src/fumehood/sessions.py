@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .errors import ForkRefused, InvalidRequest, SessionBusy
 from .sandbox import files as sandbox_files
 from .sandbox.incarnation import Incarnation
-from .sandbox.template import Template
+from .sandbox.template import Places, Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,12 +223,17 @@ class Session:
         """Bring the program to a stand for good, and go on in a first copy of it; return it, and other copies."""
         if self._birth.launcher is None:
             raise ForkRefused("the session cannot be forked: its engine starts every sandbox by itself")
-        with self._alone(), self._changes:
+        cgroups = self._opened.live.cgroup is not None
+        with (
+            self._alone(),
+            self._changes,
+            contextlib.closing(Places(1 + others, self.limits, cgroups=cgroups)) as places,
+        ):
             held = self._incarnation.hold()
             try:
                 template = Template(self._opened, held, self.limits, self._birth.launcher)
                 try:
-                    own, *copies = template.copies(1 + others, last=last)
+                    own, *copies = template.copies(1 + others, last=last, places=places)
                 except BaseException:
                     template.thaw()
                     raise

@@ -13,19 +13,22 @@ Not promised: that memory which was there before the fork is charged to the copy
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
+import gc
+import marshal
 import os
-import random
 import resource
 import stat
 import struct
 import time
 
-from . import disk, init, kernel, tree, usage
-from .isolation.namespaces import NAMESPACES, map_users
+from ..protocol.limits import Limits
+from . import disk, init, kernel, tracing, usage
+from .furnishing import CMSG_CLOEXEC, ORDER_BYTES, Furnisher
+from .isolation.namespaces import NAMESPACES
 from .live import BORN, RUNS
-from .spec import USER_ID, Spec
 from .syscall_numbers import NUMBERS
 from .tracing import Tracee
 
@@ -34,13 +37,13 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterator
 
-    from ..protocol.limits import Limits
-
 _CLONE_VM = 0x100
 _WAITS_SECONDS = 2.0
 _SIG_IGN, _SIG_BLOCK, _SIGCHLD = 1, 0, 17
 _RSEQ_UNREGISTER = 1
 _MSG_DONTWAIT = 0x40
+# As many as the kernel passes with one message.
+_MOST_DESCRIPTORS = 253
 _F_DUPFD_CLOEXEC = 1030
 _EVERY_SIGNAL = (1 << 64) - 1
 # A program looks for forks by its pid, so a copy's differs from its template's; above what starts by itself.
@@ -68,32 +71,93 @@ class Held:
         self.first, self.template, self.own = first, template, own
 
 
-def copy(held: Held, limits: Limits, orders: list[Order], channel: socket, *, are_first: bool, are_last: bool) -> None:
-    """Fork copies of the template. Ends this process.
+def serve(launcher: socket) -> None:
+    """Wait for one order and do it. Ends this process."""
+    import array  # noqa: PLC0415 - a shared object; loaded while nobody waits
 
-    `channel` is the host's to the template: by it the descriptors are handed over. Where it fails to fork the first of them, the
-    template goes on; where it has forked the last, it is emptied, as by `empty`.
-    """
-    status, parent = 1, None
-    try:
-        parent = _seize(held.template)
-        _require_stillness(held)
-        _refuse_shared_memory(held.template)
-        _copy(parent, limits, orders, channel)
-        if are_last:
-            empty(held)
-        status = 0
-    except OSError as error:
-        if parent is not None and are_first:
-            parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
-        if parent is not None:
-            parent.let_go(-errno.EINTR if are_first else None)
-        for each in orders:
-            with contextlib.suppress(OSError):
-                init.tell(each.control, init.FAILED + _explained(error).encode("utf-8", "replace")[:1000])
-    finally:
-        # What is still held dies with this process.
-        os._exit(status)
+    gc.disable()
+    furnisher = Furnisher()
+    _rehearse()
+    message, ancillary, _flags, _address = launcher.recvmsg(ORDER_BYTES, 8 * _MOST_DESCRIPTORS, CMSG_CLOEXEC)
+    if not message:
+        os._exit(0)
+    launcher.close()
+    numbers = array.array("i")
+    for _level, _kind, data in ancillary:
+        numbers.frombytes(data)
+    # From our own launcher.
+    held, limits, are_first, are_last = marshal.loads(message)  # noqa: S302
+    *stdio, channel = numbers
+    orders = [Order(tuple(stdio[at : at + 4]), _socket.socket(fileno=stdio[at + 4])) for at in range(0, len(stdio), 5)]
+    host = _socket.socket(fileno=channel)
+    _Copier(orders, host, Limits(**limits), furnisher).copy(Held(*held), are_first=are_first, are_last=are_last)
+
+
+def _rehearse() -> None:
+    """Do for the first time what is done for each copy, so that the memory it touches is this process's own by then."""
+    pid = kernel.fork()
+    if pid == 0:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
+        while True:
+            tracing.pause()
+    stranger = _seize(pid)
+    stranger.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
+    stranger.write(b"\0")
+    _refuse_shared_memory(pid)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+
+class _Copier:
+    """Forks one lot of copies. `channel` is the host's to the template: by it the descriptors are handed over."""
+
+    def __init__(self, orders: list[Order], channel: socket, limits: Limits, furnisher: Furnisher) -> None:
+        self._orders, self._channel, self._limits, self._furnisher = orders, channel, limits, furnisher
+
+    def copy(self, held: Held, *, are_first: bool, are_last: bool) -> None:
+        """Fork copies of the template. Ends this process.
+
+        Where it fails to fork the first of them, the template goes on; where it has forked the last, it is emptied, as by `empty`.
+        """
+        status, parent = 1, None
+        try:
+            parent = _seize(held.template)
+            _require_stillness(held)
+            _refuse_shared_memory(held.template)
+            self._copy(parent)
+            if are_last:
+                empty(held)
+            status = 0
+        except OSError as error:
+            if parent is not None and are_first:
+                parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
+            if parent is not None:
+                parent.let_go(-errno.EINTR if are_first else None)
+            for each in self._orders:
+                with contextlib.suppress(OSError):
+                    init.tell(each.control, init.FAILED + _explained(error).encode("utf-8", "replace")[:1000])
+        finally:
+            # What is still held dies with this process.
+            os._exit(status)
+
+    def _copy(self, parent: Tracee) -> None:
+        # From here on no process of the guest can look into it, whatever namespace it is an ancestor in.
+        parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 0)
+        births: list[_Birth] = []
+        with _on_one_processor(parent.pid) as processors:
+            with _family_unlimited(parent.pid) as processes:
+                for order in self._orders:
+                    births.append(born := _Birth(parent, processes, order, self._channel))
+                    self._furnisher.begin(parent.pid, born.first.pid, self._limits, order.control)
+            # Where there are cgroups of version 1, the host waits meanwhile to move each.
+            for each in births:
+                each.make_program()
+                self._furnisher.wait()
+                each.settle()
+                os.sched_setaffinity(each.program.pid, processors)
+                # It becomes itself while the next is made.
+                each.program.let_go(0)
+        parent.let_go()
 
 
 def empty(held: Held) -> None:
@@ -117,21 +181,21 @@ def _explained(error: OSError) -> str:
     return str(error)
 
 
-def _copy(parent: Tracee, limits: Limits, orders: list[Order], channel: socket) -> None:
-    # From here on no process of the guest can look into it, whatever namespace it is an ancestor in.
-    parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 0)
-    with _family_unlimited(parent.pid) as processes:
-        births = [_Birth(parent, limits, processes, order, channel) for order in orders]
-    # What is done by others meanwhile, mounts and cgroups, takes longest.
-    for each in births:
-        each.make_poor()
-    for each in births:
-        each.make_program()
-    for each in births:
-        each.settle()
-    for each in births:
-        each.program.let_go(0)
-    parent.let_go()
+@contextlib.contextmanager
+def _on_one_processor(template: int) -> Iterator[set[int]]:
+    """Keep this process, the template and what is born of it on one processor; give those that the template had.
+
+    They run in turns, a hundred times: to wake another processor each time takes longer than what is done there.
+    """
+    own, processors = os.sched_getaffinity(0), os.sched_getaffinity(template)
+    one = {kernel.processor()}
+    os.sched_setaffinity(0, one)
+    os.sched_setaffinity(template, one)
+    try:
+        yield processors
+    finally:
+        os.sched_setaffinity(template, processors)
+        os.sched_setaffinity(0, own)
 
 
 @contextlib.contextmanager
@@ -153,32 +217,27 @@ def _family_unlimited(template: int) -> Iterator[tuple[int, int]]:
 class _Birth:
     """One copy, from its process 1 to the moment before its program runs."""
 
-    def __init__(
-        self, parent: Tracee, limits: Limits, processes: tuple[int, int], order: Order, channel: socket
-    ) -> None:  # fmt: skip
+    def __init__(self, parent: Tracee, processes: tuple[int, int], order: Order, channel: socket) -> None:
         self._parent, self._processes, self._control = parent, processes, order.control
         self._received = _hand_over(parent, channel, order.stdio)
         arguments = _clone_arguments(parent, NAMESPACES | _CLONE_VM)
-        self._first = parent.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
+        self.first = parent.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
         _close(parent, self._received)
-        self._furnisher = _furnish(parent.pid, self._first.pid, limits, order.control)
-        init.tell(order.control, BORN, os.pidfd_open(self._first.pid))
-
-    def make_poor(self) -> None:
-        """Take from process 1 what it could ever regain, but not yet what it has."""
-        # An older kernel ends its list sooner; that none is left is read back from the program.
-        self._first.call_for_each(_number("prctl"), kernel.PR_CAPBSET_DROP, kernel.LAST_CAPABILITY + 1)
-        self._first.call(_number("prctl"), kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
+        # Taken from process 1: what it could ever regain, but not yet what it has. An older kernel ends its list sooner; that
+        # none is left is read back from the program.
+        self.first.call_for_each(_number("prctl"), kernel.PR_CAPBSET_DROP, kernel.LAST_CAPABILITY + 1)
+        self.first.call(_number("prctl"), kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
+        init.tell(order.control, BORN, os.pidfd_open(self.first.pid))
 
     def make_program(self) -> None:
         """Fork the program, once the host has moved process 1 into its cgroup; that one lies still from then on."""
         if self._control.recv(1) != init.MAPPED:
             raise OSError("whoever asked is gone")
-        pid = next(each for each in random.sample(_PIDS, 2) if each != _pid_inside(self._parent.pid))
+        pid = _another_pid(_pid_inside(self._parent.pid))
         # The cgroup namespace takes for its root the group in which it is made.
-        arguments = _clone_arguments(self._first, kernel.CLONE_NEWCGROUP, pid)
-        self.program = self._first.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
-        _lie_still(self._first)
+        arguments = _clone_arguments(self.first, kernel.CLONE_NEWCGROUP, pid)
+        self.program = self.first.birth(_number("clone3"), arguments, _CLONE_ARGUMENTS)
+        _lie_still(self.first)
         with contextlib.suppress(OSError):  # kernels before 5.13 do not tell; it can do without
             if (sequence := self._parent.restartable_sequence()) is not None:
                 # It shared its parent's memory for a moment, which unregisters.
@@ -187,8 +246,6 @@ class _Birth:
 
     def settle(self) -> None:
         """Give the program what is its own, and look at its walls."""
-        if os.waitpid(self._furnisher, 0)[1]:
-            raise OSError("its mounts could not be put up")
         resource.prlimit(self.program.pid, resource.RLIMIT_NPROC, self._processes)
         lost = _settle(self.program, self._received)
         init.verify_process(self.program.pid)
@@ -223,13 +280,15 @@ def _require_stillness(held: Held) -> None:
 
 
 def _refuse_shared_memory(process: int) -> None:
-    with open(f"/proc/{process}/maps", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            _range, access, _offset, _device, _inode, *path = line.split(None, 5)
-            # The base system is read-only for everyone.
-            if access[3] == "s" and not (path and path[0].startswith("/usr/")):
-                name = path[0].strip() if path else "anonymous"
-                raise OSError(f"it maps memory that copies would share ({name[:200]}): unmap that first")
+    with open(f"/proc/{process}/maps", "rb", buffering=1 << 20) as file:
+        # A name that looks like a shared mapping is looked at once more.
+        shared = [line for line in file if b"s " in line]
+    for line in shared:
+        _range, access, _offset, _device, _inode, *path = line.split(None, 5)
+        # The base system is read-only for everyone.
+        if access[3:] == b"s" and not (path and path[0].startswith(b"/usr/")):
+            name = path[0].strip().decode("utf-8", "replace") if path else "anonymous"
+            raise OSError(f"it maps memory that copies would share ({name[:200]}): unmap that first")
 
 
 def _hand_over(template: Tracee, channel: socket, stdio: tuple[int, ...]) -> list[int]:
@@ -255,63 +314,6 @@ def _clone_arguments(process: Tracee, flags: int, pid: int = 0) -> int:
     """Write struct clone_args to its memory; return the address. Its end is told to nobody, so it stays to be looked at."""
     at = process.write(struct.pack("=i", pid), 128)
     return process.write(struct.pack("=11Q", flags, 0, 0, 0, 0, 0, 0, 0, at if pid else 0, 1 if pid else 0, 0))
-
-
-def _furnish(template: int, first: int, limits: Limits, control: socket) -> int:
-    """Have a child of ours join the new namespaces and put up what is the copy's own there; return its pid."""
-    # Opened here: who has joined may not look into the process any more.
-    users = [os.open(f"/proc/{pid}/ns/user", os.O_RDONLY) for pid in (template, first)]
-    others = [os.open(f"/proc/{first}/ns/{name}", os.O_RDONLY) for name in ("pid", "net", "uts", "ipc", "mnt")]
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            _join(users, others)
-            inside = os.fork()
-            if inside == 0:
-                spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=limits)
-                init.tell(control, init.READY, _put_up_disk(spec))
-                os._exit(0)
-            status = os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1])
-        except OSError as error:
-            init.tell(control, init.FAILED + str(error).encode("utf-8", "replace")[:1000])
-        finally:
-            os._exit(status)
-    for each in users + others:
-        os.close(each)
-    return child
-
-
-def _join(users: list[int], others: list[int]) -> None:
-    outer, inner = users
-    is_root = os.geteuid() == 0
-    if is_root:
-        kernel.leave_groups()
-    # As the user who made the inner one, its only user may be mapped.
-    kernel.setns(outer, kernel.CLONE_NEWUSER)
-    if is_root:
-        kernel.become_without_groups(USER_ID)
-    kernel.setns(inner, kernel.CLONE_NEWUSER)
-    # Joining took it away, and with it the right to write to our own entries in /proc.
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    map_users(os.getpid(), USER_ID, USER_ID, deny_groups=True)
-    for each in others:
-        kernel.setns(each, 0)
-    kernel.set_hostname("fumehood")
-    kernel.raise_loopback()
-
-
-def _put_up_disk(spec: Spec) -> int:
-    """Mount `/proc` and a disk, copy the template's files there; return `/work`, open."""
-    folders = ("/work", "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
-    old = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in folders]
-    os.umask(0o022)
-    tree.mount_proc("/proc")
-    tree.mount_own(spec)
-    for path, source in zip(folders, old, strict=True):
-        target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        disk.copy_tree(source, target)
-    return os.open("/work", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _lie_still(first: Tracee) -> None:
@@ -430,6 +432,12 @@ def _forget_memory(process: Tracee) -> None:
     process.call(_number("munmap"), 0x10000, page - 0x10000)
     # To the end of what a process may have: 47 bits, as all do that do not ask for more.
     process.call(_number("munmap"), page + 0x1000, (1 << 47) - 0x1000 - (page + 0x1000))
+
+
+def _another_pid(taken: int) -> int:
+    while (pid := _PIDS[int.from_bytes(os.urandom(4), "big") % len(_PIDS)]) == taken:
+        pass
+    return pid
 
 
 def _pid_inside(process: int) -> int:

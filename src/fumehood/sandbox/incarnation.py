@@ -105,6 +105,8 @@ class Incarnation:
         self._idle_seconds = idle_seconds
         self._used_at = time.monotonic()
         self._dies_at = self._used_at + lifetime_seconds
+        # Not at every message: a look at much memory takes longer than many a cell.
+        self._looks_at = self._used_at + _SAMPLE_SECONDS
         # For what callers and the listener both touch: the cell, the channel's sending half, the death.
         self._lock = threading.Lock()
         self._early: list[Event] = []
@@ -331,7 +333,9 @@ class Incarnation:
             self._kill("lifetime", "its lifetime is used up")
         elif self._cell is None and now >= self._used_at + self._idle_seconds:
             self._kill("idle", f"nothing was asked of it for {self._idle_seconds:g} seconds")
-        self._look_at_memory()
+        if now >= self._looks_at:
+            self._look_at_memory()
+            self._looks_at = now + _SAMPLE_SECONDS
 
     def _flush(self, poll: select.poll) -> None:
         with self._lock:

@@ -105,6 +105,11 @@ def fork() -> int:
     return pid
 
 
+def processor() -> int:
+    """Return the processor that this thread runs on."""
+    return _checked("sched_getcpu", _libc.sched_getcpu())
+
+
 def use_up_pid() -> None:
     """Let a child that does nothing come and go: the next one has a number one higher."""
     stack = ctypes.create_string_buffer(1 << 14)

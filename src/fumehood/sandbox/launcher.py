@@ -11,6 +11,7 @@ import _socket
 import array
 import marshal
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -33,6 +34,8 @@ _PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launche
 _SWEEP_SECONDS = 3.0
 # The kernel passes 253 at a time. A copy takes five.
 _DESCRIPTORS = 253
+# What a caller waits for comes first.
+_IDLE_SECONDS = 0.02
 _DIED = (BrokenPipeError, ConnectionResetError, EOFError)
 
 
@@ -137,6 +140,8 @@ def serve(descriptor: int) -> None:
     engine = socket.socket(fileno=descriptor)
     maker = os.getppid()
     while True:
+        if _spare.is_wanted and not _is_asked(engine, _IDLE_SECONDS):
+            _spare.make()
         message, descriptors, _flags, _address = socket.recv_fds(engine, 64, _DESCRIPTORS)
         if not message:
             _leave(maker)
@@ -151,6 +156,10 @@ def serve(descriptor: int) -> None:
         finally:
             for number in descriptors:
                 os.close(number)
+
+
+def _is_asked(engine: socket.socket, seconds: float) -> bool:
+    return bool(select.select([engine], [], [], seconds)[0])
 
 
 def _leave(maker: int) -> None:
@@ -193,19 +202,52 @@ def _spawn_zygote(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[i
 
 
 def _spawn_copier(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
-    from . import copying  # noqa: PLC0415 - few sessions are forked
+    return _spare.order(arguments, descriptors)
 
-    held, limits, are_first, are_last = arguments
-    pid = _fork_helper(descriptors)
-    if pid == 0:
-        *numbers, channel = descriptors
-        orders = [
-            copying.Order(tuple(numbers[at : at + 4]), socket.socket(fileno=numbers[at + 4]))
-            for at in range(0, len(numbers), 5)
-        ]
-        host = socket.socket(fileno=channel)
-        copying.copy(copying.Held(*held), Limits(**limits), orders, host, are_first=are_first, are_last=are_last)
-    return pid, os.pidfd_open(pid)
+
+class _Spare:
+    """A copier forked ahead of its order: once sessions are forked here, there is one that waits."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._pid = -1
+        #: Whether there should be one, and is not.
+        self.is_wanted = False
+
+    def order(self, arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
+        """Have one copy; return (pid, pidfd)."""
+        if self._socket is None or self._is_dead():
+            self.make()
+        channel, pid = self._socket, self._pid
+        self._socket, self.is_wanted = None, True
+        if channel is None:
+            raise OSError("the process that copies sandboxes could not be made")
+        with channel:
+            socket.send_fds(channel, [marshal.dumps(arguments)], descriptors)
+        return pid, os.pidfd_open(pid)
+
+    def make(self) -> None:
+        """Fork one."""
+        from . import copying  # noqa: PLC0415 - few sessions are forked
+
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = _fork_helper([far.fileno()])
+        if pid == 0:
+            near.detach()
+            copying.serve(far)
+        far.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._pid, self.is_wanted = near, pid, False
+
+    def _is_dead(self) -> bool:
+        try:
+            return self._socket is None or self._socket.recv(1, socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+
+
+_spare = _Spare()
 
 
 def _spawn_emptier(arguments: tuple[Any, ...], _descriptors: list[int]) -> tuple[int, int]:

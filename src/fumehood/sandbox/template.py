@@ -31,6 +31,32 @@ _STOP_SECONDS, _THAW_SECONDS = 2.0, 0.25
 _AT_ONCE = 32
 
 
+class Places:
+    """Empty sandboxes for copies, made before the session comes to a stand. What is not taken, `close` takes away."""
+
+    def __init__(self, count: int, limits: Limits, *, cgroups: bool) -> None:
+        self._lives: list[Live] = []
+        try:
+            while len(self._lives) < min(count, _AT_ONCE):
+                self._lives.append(Live(limits, cgroup=cgroups, channel=True))
+        except BaseException:
+            self.close()
+            raise
+        if self._lives[0].cgroup is not None:
+            # After they were made: the kernel makes no group while that wait lasts.
+            self._lives[0].cgroup.expect_moves()
+
+    def take(self) -> list[Live]:
+        """Return them: they are the caller's."""
+        taken, self._lives = self._lives, []
+        return taken
+
+    def close(self) -> None:
+        """Take away those that are left."""
+        for live in self.take():
+            live.close()
+
+
 class Template:
     """Made from a sandbox whose program has come to a stand; owns it from then on. Raises `ForkRefused`, and does not own it."""
 
@@ -51,16 +77,17 @@ class Template:
             self.thaw()
             raise
 
-    def copies(self, count: int = 1, *, last: bool = False) -> list[Opened]:
+    def copies(self, count: int = 1, *, last: bool = False, places: Places | None = None) -> list[Opened]:
         """Fork copies into sandboxes of their own, which run when this returns: all or none. Raises `ForkRefused`.
 
-        `last`: there will be no others, and it is closed.
+        `last`: there will be no others, and it is closed. `places` are for the first of them.
         """
         made: list[Opened] = []
         try:
             while len(made) < count:
-                turn = min(count - len(made), _AT_ONCE)
-                made += self._some(turn, are_last=last and len(made) + turn == count)
+                places = places or Places(count - len(made), self._limits, cgroups=self._opened.live.cgroup is not None)
+                made += self._some(places.take(), count - len(made), last=last)
+                places = None
                 self._was_copied = True
         except BaseException:
             for each in made:
@@ -70,15 +97,9 @@ class Template:
             self._drop()
         return made
 
-    def _some(self, count: int, *, are_last: bool) -> list[Opened]:
-        lives: list[Live] = []
+    def _some(self, lives: list[Live], wanted: int, *, last: bool) -> list[Opened]:
         try:
-            while len(lives) < count:
-                lives.append(Live(self._limits, cgroup=self._opened.live.cgroup is not None, channel=True))
-            if lives[0].cgroup is not None:
-                # After they were made: the kernel makes no group while that wait lasts.
-                lives[0].cgroup.expect_moves()
-            lost = self._fork(lives, are_last=are_last)
+            lost = self._fork(lives, are_last=last and len(lives) == wanted)
         except BaseException as error:
             for live in lives:
                 live.kill()
@@ -87,7 +108,7 @@ class Template:
                 raise ForkRefused(f"the session cannot be forked: {error}") from error
             raise
         with self._lock:
-            self._users += count
+            self._users += len(lives)
         return [self._opened_copy(live, lost) for live, lost in zip(lives, lost, strict=True)]
 
     def _opened_copy(self, live: Live, lost: str) -> Opened:

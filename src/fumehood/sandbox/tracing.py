@@ -113,12 +113,20 @@ class _Arm64(_Registers):
 
 _NONE = (1 << 64) - 1
 _MACHINE = _Arm64() if kernel.MACHINE == "aarch64" else _Registers()
+# By these every tracee's registers come and go: one place for all, since one thread traces.
+_REGISTERS = (ctypes.c_uint64 * _MACHINE.count)()
+_REGISTERS_AT = (ctypes.c_uint64 * 2)(ctypes.addressof(_REGISTERS), ctypes.sizeof(_REGISTERS))
 
 
 def is_paused(pid: int) -> bool:
     """Whether a process waits in `pause`. Raises OSError where it has ended."""
     with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
         return file.read().split()[0] == str(_MACHINE.pause)
+
+
+def pause() -> None:
+    """Wait in `pause`, for a signal."""
+    _libc.pause()
 
 
 class Tracee:
@@ -259,16 +267,12 @@ class Tracee:
         return event, 0 if event else os.WSTOPSIG(status)
 
     def _get(self) -> list[int]:
-        return list(struct.unpack(f"={_MACHINE.count}Q", self._regset(_GETREGSET, bytes(8 * _MACHINE.count))))
+        _ptrace(_GETREGSET, self.pid, _NT_PRSTATUS, ctypes.addressof(_REGISTERS_AT))
+        return list(_REGISTERS)
 
     def _set(self, registers: list[int]) -> None:
-        self._regset(_SETREGSET, struct.pack(f"={_MACHINE.count}Q", *registers))
-
-    def _regset(self, request: int, data: bytes) -> bytes:
-        buffer = ctypes.create_string_buffer(data, len(data))
-        vector = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), len(data))
-        _ptrace(request, self.pid, _NT_PRSTATUS, ctypes.addressof(vector))
-        return buffer.raw
+        _REGISTERS[:] = registers  # type: ignore[assignment]  # ctypes takes numbers for its own integers
+        _ptrace(_SETREGSET, self.pid, _NT_PRSTATUS, ctypes.addressof(_REGISTERS_AT))
 
     def _transfer(
         self, function: ctypes._FuncPointer, address: int, buffer: ctypes.Array[ctypes.c_char], size: int

@@ -6,6 +6,7 @@ pieces of two processes cannot mix. From the host: {"run": code}. To it: {"type"
 ordinary streams, and nothing is sent before the host has taken that.
 """
 
+import _signal
 import ast
 import asyncio
 import base64
@@ -321,11 +322,12 @@ def hold(channel, shell):
     """Come to a stand. The host then forks this process from outside; only a copy returns, or all go on if it cannot."""
     lost = [f"thread {each.name}" for each in threading.enumerate() if each is not threading.main_thread()]
     has_threads = bool(lost) or native_threads() > 1
-    lost += ["timer"] if any(signal.getitimer(which)[0] for which in (0, 1, 2)) else []
-    generators = find_generators()
+    lost += ["timer"] if any(_signal.getitimer(which)[0] for which in (0, 1, 2)) else []
+    generators = [*FIRST_GENERATORS, *find_generators()]
+    # By the C half of `signal`: the other turns every number into a name, and each copy would pay for the memory that it touches.
     # No signal of the cells' own may wake it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGINT})
-    signal.signal(signal.SIGINT, lambda *_: None)
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals() - {_signal.SIGINT})
+    _signal.signal(_signal.SIGINT, lambda *_: None)
     child = 0
     if has_threads:
         # What threads hold, no copy could let go of: the child of a fork has one thread, and everything in order.
@@ -347,8 +349,8 @@ def hold(channel, shell):
             if os.getpid() != SESSION[0]:
                 os._exit(0)
         SESSION[0] = os.getpid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     channel.send({"type": "ready"})
 
 
@@ -362,17 +364,29 @@ def native_threads():
         return 1
 
 
-def find_generators():
-    """Return every random generator that is loaded, in modules or among what the collector tracks."""
+# Random generators that were there before the first cell.
+FIRST_GENERATORS = []
+
+
+def freeze():
+    """Have collections and forks leave alone what is there before the first cell: looking at it copies memory."""
+    FIRST_GENERATORS.extend(find_generators(vars_of_modules()))
+    gc.freeze()
+
+
+def vars_of_modules():
+    """Return what modules hold. The collector does not tell about those that were loaded before this program: they are frozen."""
+    return [each for module in list(sys.modules.values()) for each in list(getattr(module, "__dict__", {}).values())]
+
+
+def find_generators(others=()):
+    """Return every random generator among what the collector tracks, and among others."""
     random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
     kinds = () if random is None else (random.Random,)
     kinds += () if numpy is None else (numpy.RandomState, numpy.BitGenerator)
-    found = {id(each): each for each in gc.get_objects() if isinstance(each, kinds)} if kinds else {}
-    for module in list(sys.modules.values()):
-        for each in list(getattr(module, "__dict__", {}).values()):
-            if type(each) in kinds:
-                found[id(each)] = each
-    return list(found.values())
+    if not kinds:
+        return []
+    return list({id(each): each for each in (*gc.get_objects(), *others) if issubclass(type(each), kinds)}.values())
 
 
 def draw_anew(generators):
@@ -397,6 +411,7 @@ def serve():
     sys.modules["__main__"] = main
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     shell = ipython_shell(channel, main.__dict__) or PlainShell(channel, main.__dict__)
+    freeze()
     channel.send({"type": "ready"})
     while (message := channel.receive()) is not None:
         if "hold" in message:
