@@ -92,13 +92,13 @@ def helpers(engine: Engine) -> list[int]:
     assert launcher is not None
     assert launcher._process is not None
     found, pending = [], [launcher._process.pid]
-    command, namespace = (lambda pid: Path(f"/proc/{pid}/cmdline").read_bytes()), os.readlink("/proc/self/ns/pid")
+    ours = Path(f"/proc/{launcher._process.pid}/cmdline").read_bytes(), os.readlink("/proc/self/ns/pid")
     while pending:
         pid = pending.pop()
         with contextlib.suppress(OSError):
             pending += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-            is_fork = command(pid) == command(launcher._process.pid) and os.readlink(f"/proc/{pid}/ns/pid") == namespace
-            found += [pid] if is_fork and pid != launcher._process.pid else []
+            facts = Path(f"/proc/{pid}/cmdline").read_bytes(), os.readlink(f"/proc/{pid}/ns/pid")
+            found += [pid] if facts == ours and pid != launcher._process.pid else []
     return found
 
 

@@ -266,7 +266,7 @@ class Engine:
 def _files(request: ExecutionRequest, start: Start) -> dict[str, bytes]:
     """Return all that is laid into `/work`: what came with the program, and the program."""
     files = {path: _as_bytes(data) for path, data in request.files.items()}
-    if start.program in files or any(path.startswith(f"{start.program}/") for path in files):
+    if files and (start.program in files or any(path.startswith(f"{start.program}/") for path in files)):
         raise InvalidFilePath(
             f"file path {start.program!r} is the program's own: rename the file, or the program with name=…"
         )

@@ -17,10 +17,11 @@ MACHINES = {
     "x86_64": ("i386:x86-64", "elf64-x86-64", "x86_64-linux-gnu-objdump"),
     "aarch64": ("aarch64", "elf64-littleaarch64", "aarch64-linux-gnu-objdump"),
 }
-#: What it may call, by the numbers of each processor: mount, capset, prctl, write, wait4, rt_sigtimedwait, kill, getrusage, exit_group.
+#: What it may call, by the numbers of each processor: mount, capset, prctl, write, wait4, rt_sigtimedwait, kill, getrusage, nanosleep,
+#: exit_group.
 CALLS = {
-    "x86_64": [165, 126, 157, 1, 61, 128, 157, 62, 61, 98, 1, 231],
-    "aarch64": [40, 91, 167, 64, 260, 137, 167, 129, 260, 165, 64, 94],
+    "x86_64": [165, 126, 157, 1, 61, 128, 157, 61, 62, 61, 98, 1, 35, 231],
+    "aarch64": [40, 91, 167, 64, 260, 137, 167, 260, 129, 260, 165, 64, 101, 94],
 }
 
 

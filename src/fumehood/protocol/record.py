@@ -25,19 +25,22 @@ class Record:
     """
 
     _fields: tuple[str, ...] = ()
+    _known: frozenset[str] = frozenset()
+    _needed: frozenset[str] = frozenset()
 
     def __init_subclass__(cls) -> None:
         cls._fields = (*cls._fields, *(name for name in cls.__annotations__ if not name.startswith("_")))
+        cls._known = frozenset(cls._fields)
+        cls._needed = frozenset(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, **values: Any) -> None:
-        for name in self._fields:
-            if name in values:
-                object.__setattr__(self, name, values.pop(name))
-            elif not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} needs {name}=")
-        if values:
-            unknown = ", ".join(sorted(values))
-            raise TypeError(f"{type(self).__name__} has no field {unknown}; it has {', '.join(self._fields)}")
+        given = values.keys()
+        if missing := self._needed - given:
+            raise TypeError(f"{type(self).__name__} needs {next(n for n in self._fields if n in missing)}=")
+        if unknown := given - self._known:
+            names = ", ".join(sorted(unknown))
+            raise TypeError(f"{type(self).__name__} has no field {names}; it has {', '.join(self._fields)}")
+        self.__dict__.update(values)
         self.__post_init__()
 
     def __post_init__(self) -> None:

@@ -143,7 +143,7 @@ def _replace(parent: int, name: bytes, data: bytes) -> None:
 def _walk(work: int, folder: bytes, depth: int) -> Iterator[tuple[bytes, str]]:
     """Yield (path, why it cannot be taken or nothing), folders' contents after their siblings, in order of names."""
     try:
-        descriptor = kernel.open_beneath(work, folder or b".", os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = kernel.open_beneath(work, folder or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         yield folder, _reason(error)
         return
@@ -190,7 +190,8 @@ def _read(work: int, path: bytes, room: int) -> bytes | str:
             return f"claims {facts.st_size} bytes, {room} are left to take"
         pieces: list[bytes] = []
         left = room
-        while piece := os.read(descriptor, min(left + 1, 1 << 20)):
+        # One byte more than it claims to hold, so that a small file does not take the memory of a large one to read.
+        while piece := os.read(descriptor, min(left, facts.st_size, 1 << 20) + 1):
             left -= len(piece)
             if left < 0:
                 return f"has more than the {room} bytes that are left to take"

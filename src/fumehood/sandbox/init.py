@@ -152,13 +152,17 @@ def lay(files: dict[str, bytes]) -> None:
         if "/" in path:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         # No process of the guest lives yet and the folder was empty: nothing can have put a link here.
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
+        fill(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), data)
+
+
+def fill(descriptor: int, data: bytes) -> None:
+    """Write all of it to an open file, and close that."""
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
 
 
 def give_up_privileges(spec: Spec, wiring: Wiring) -> None:

@@ -164,6 +164,9 @@ class Live:
 
     def wait_ready(self) -> bool:
         """Wait until its program waits for an order; return False where it is dead instead."""
+        return (self.used_seconds is not None or self._comes_to_wait()) and not self.is_dead()
+
+    def _comes_to_wait(self) -> bool:
         deadline = time.monotonic() + SETUP_SECONDS
         poll = select.poll()
         poll.register(self.control.fileno(), select.POLLIN)
@@ -181,7 +184,7 @@ class Live:
                 self._settle(deadline)
             elif message[0] not in (BORN, READY):
                 return False
-        return not self.is_dead()
+        return True
 
     def _settle(self, deadline: float) -> None:
         """Let nobody but the program and process 1 ever run again."""

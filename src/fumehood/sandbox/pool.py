@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
+from operator import attrgetter
 
 from ..errors import SandboxFailed
 from .usage import private_bytes
@@ -44,7 +45,7 @@ _SEEN_DEAD_SECONDS = 0.5
 # On its way a warm sandbox has two processes more than those that are not counted (`birth`).
 _LEAST_PIDS = 2
 #: What a sandbox is born with and cannot be given later.
-_BIRTH = ("memory_bytes", "pids", "disk_bytes", "disk_files", "cpu_seconds")
+_BIRTH = attrgetter("memory_bytes", "pids", "disk_bytes", "disk_files", "cpu_seconds")
 
 
 class Pool:
@@ -357,7 +358,7 @@ class _Stock:
         self.shelves: dict[Hashable, _Shelf] = {}
 
     def shelf(self, limits: Limits) -> _Shelf:
-        born_with = tuple(getattr(limits, name) for name in _BIRTH)
+        born_with = _BIRTH(limits)
         if born_with not in self.shelves:
             self.shelves[born_with] = _Shelf(limits)
         return self.shelves[born_with]

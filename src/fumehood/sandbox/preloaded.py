@@ -6,6 +6,7 @@ program; its main module, signal handlers, fork handlers, threads and way of end
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -24,11 +25,10 @@ class Warm:
     def __init__(self, handlers: list[dict[str, Callable[[], object]]], generators: list[Callable[[], object]]) -> None:
         #: Every module that is loaded, by its full name.
         self.modules = frozenset(sys.modules)
+        self._last = next(reversed(sys.modules))
         self._handlers, self._generators = handlers, generators
         # Kept alive, so that the interpreter's own end does not take apart what the kernel frees by itself.
         self._kept = list(sys.modules.values())
-        import atexit  # noqa: PLC0415 - loaded by now
-
         atexit.register(self._let_go)
         self._main: dict[str, Any] = {}
 
@@ -55,7 +55,15 @@ class Warm:
     def rehearse_end(self) -> None:
         """Touch what the end of a program touches, and forget the sample that just ran."""
         main = sys.modules["__main__"]
+        # Not where modules that are loaded have added to them: theirs run once.
+        if atexit._ncallbacks() == 1:
+            self._run_exit_functions()
+            atexit.register(self._let_go)
         self._take_down()
+        if "threading" in sys.modules:
+            # Said again, so that the memory it lies in is this process's own.
+            last: Any = sys.modules["threading"]._main_thread
+            last._is_stopped, last._tstate_lock = last._is_stopped, last._tstate_lock
         sys.modules["__main__"] = main
         self._reset_main()
         # What is there by now lives to the end: collections need not look at it, and copy what it lies in.
@@ -67,10 +75,7 @@ class Warm:
         interrupted = result != 0 and getattr(sys, "last_type", None) is KeyboardInterrupt
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
-        import atexit  # noqa: PLC0415 - loaded by now
-
-        atexit.unregister(self._let_go)
-        atexit._run_exitfuncs()
+        self._run_exit_functions()
         code = self._take_down(_flush(code))
         if interrupted:
             import _signal  # noqa: PLC0415 - loaded by now
@@ -79,13 +84,30 @@ class Warm:
             os.kill(os.getpid(), _signal.SIGINT)
         os._exit(code)
 
+    def _run_exit_functions(self) -> None:
+        atexit.unregister(self._let_go)
+        atexit._run_exitfuncs()
+
     def _take_down(self, code: int = 0) -> int:
         # What the program made is taken down, so that its finalizers run; what was there before it is left to the kernel,
         # which frees memory without copying it first.
-        for name in [each for each in sys.modules if each == "__main__" or each not in self.modules]:
+        sys.modules.pop("__main__", None)
+        for name in self._new_modules():
             del sys.modules[name]
         gc.collect()
         return _flush(code)
+
+    def _new_modules(self) -> list[str]:
+        """Return the names of modules that were not there before, in their order."""
+        new: list[str] = []
+        for name in reversed(sys.modules):
+            if name == self._last:
+                break
+            new.append(name)
+        # Without `__main__`. Where none of the others was taken away, what came since stands behind the last of them.
+        if len(sys.modules) - len(new) != len(self.modules) - 1:
+            return [each for each in sys.modules if each not in self.modules]
+        return new[::-1]
 
     def _reset_main(self) -> None:
         main = sys.modules["__main__"].__dict__

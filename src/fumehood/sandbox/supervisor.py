@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Verdict = Literal["timeout", "out_of_memory", "output_limit", "cancelled"]
 
 _PIECE = 1 << 16
+_QUIET_MILLISECONDS = 2
 # Sampling costs about 0.1 ms a time; memory must be looked at often, since a core can fill 20 MB in between.
 _SAMPLE_MEMORY_SECONDS = 0.02
 _SAMPLE_CPU_SECONDS = 0.1
@@ -125,12 +126,34 @@ class _Run:
 
     def watch(self) -> None:
         """Serve its descriptors until its process 1 is dead and its pipes are drained."""
-        poll = self._poll
-        live = self._live
+        for descriptor in (self._live.control.fileno(), self._live.process):
+            self._poll.register(descriptor, select.POLLIN)
+        self._feed()
+        if not self._ends_quietly():
+            self._serve()
+        while not self._report and self._read_control():
+            pass
+        # Every writer is dead, so this ends; a pipe holds a mebibyte at most.
+        while self._read_output("stdout", self._live.stdout) or self._read_output("stderr", self._live.stderr):
+            pass
+        self._ended = min(self._ended, time.monotonic()) if self._report else time.monotonic()
+
+    def _ends_quietly(self) -> bool:
+        """Give a short program that nobody listens to a moment to end: each line of it would wake this process otherwise."""
+        if self._on_output is not None or self._cancel is not None or self._live.stdin >= 0:
+            return False
+        for descriptor, _event in self._poll.poll(_QUIET_MILLISECONDS):
+            if descriptor == self._live.process:
+                return True
+            self._read_control()
+        return self._report is not None
+
+    def _serve(self) -> None:
+        live, poll = self._live, self._poll
         handlers: dict[int, Callable[[], object]] = {live.control.fileno(): self._read_control}
         handlers[live.stdout] = lambda: self._read_output("stdout", live.stdout)
         handlers[live.stderr] = lambda: self._read_output("stderr", live.stderr)
-        for descriptor in (*handlers, live.process):
+        for descriptor in (live.stdout, live.stderr):
             poll.register(descriptor, select.POLLIN)
         handlers[live.stdin] = self._feed
         if self._stdin.source is not None:
@@ -138,7 +161,6 @@ class _Run:
         if self._cancel is not None:
             poll.register(self._cancel, select.POLLIN)
             handlers[self._cancel] = lambda: self._end("cancelled", "the caller cancelled it")
-        self._feed()
         while True:
             pause = min(self._deadline, self._next_sample) - time.monotonic()
             events = poll.poll(max(0, pause * 1000))
@@ -146,16 +168,10 @@ class _Run:
             for descriptor in ready:
                 if descriptor in handlers:
                     handlers[descriptor]()
-            # Process 1 reports after it has reaped all others. It is ours, and ends by itself within a millisecond.
+            # Process 1 reports after it has reaped all others. It is ours, and ends by itself soon.
             if self._report or live.process in ready:
                 break
             self._look_at_clock(time.monotonic())
-        while self._read_control():
-            pass
-        # Every writer is dead, so this ends; a pipe holds a mebibyte at most.
-        while self._read_output("stdout", live.stdout) or self._read_output("stderr", live.stderr):
-            pass
-        self._ended = min(self._ended, time.monotonic()) if self._report else time.monotonic()
 
     def _look_at_clock(self, now: float) -> None:
         if now >= self._deadline:
@@ -187,7 +203,7 @@ class _Run:
         cpu_seconds, resident = tree_usage(self._live.pid)
         disk = os.fstatvfs(self._live.work)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-        self._disk_was_full |= disk.f_bavail == 0 or disk.f_favail == 0
+        self._disk_was_full |= _is_full(disk)
         self._cpu_seconds = max(self._cpu_seconds, cpu_seconds - (self._live.used_seconds or 0.0))
         self._peak_bytes = max(self._peak_bytes, held)
         return held
@@ -274,7 +290,6 @@ class _Run:
         live = self._live
         if live.work < 0 or (self._report is None and not killed):
             raise SandboxFailed("the sandbox's process 1 died without a word: is the machine out of memory?")
-        disk = os.fstatvfs(live.work)
         status, *times, largest_kib = self._report or (None, 0, 0, 0, 0, 0)
         cpu_seconds = times[0] + times[2] + (times[1] + times[3]) / 1e6
         peak = self._cgroup.peak_bytes if self._cgroup else None
@@ -286,7 +301,8 @@ class _Run:
             stdout=bytes(self._output["stdout"]),
             stderr=bytes(self._output["stderr"]),
             work=work,
-            disk_was_full=self._disk_was_full or disk.f_bavail == 0 or disk.f_favail == 0,
+            # What a program did that ended well, it did with the disk that it had.
+            disk_was_full=status != 0 and (self._disk_was_full or _is_full(os.fstatvfs(work))),
             oom_kills=oom_kills,
             duration_seconds=self._ended - self._started,
             cpu_seconds=max(self._cpu_seconds, cpu_seconds - (live.used_seconds or 0.0)),
@@ -294,3 +310,7 @@ class _Run:
             network_refused=network_refused(live.counters),
             tier="cgroup" if self._cgroup else "sampled",
         )
+
+
+def _is_full(disk: os.statvfs_result) -> bool:
+    return disk.f_bavail == 0 or disk.f_favail == 0

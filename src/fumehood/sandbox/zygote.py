@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORKED = b"P"
 
 # The zygote is started by the command line that a cold program has, so this lies where a program would.
-_PROGRAM = "/work/main.py"
+_PROGRAM, _PATH, _NAME = "/work/main.py", b"/work/main.py", "main.py"
 _LOADER = """import sys
 sys.path.insert(0, '/proc/self/fd/{code}')
 import fumehood.sandbox.zygote as z
@@ -155,7 +155,7 @@ class _Programs:
 
     def __init__(self, channel: socket, warm: preloaded.Warm, system_calls: dict[bool, bytes], sample: bytes) -> None:
         self._channel, self._warm, self._system_calls = channel, warm, system_calls
-        self._sample = marshal.dumps((_PROGRAM, {os.path.basename(_PROGRAM): sample}, {}, ()))
+        self._sample = marshal.dumps((_PROGRAM, {_NAME: sample}, {}, ()))
         self._has_time = True
         self._parent = os.pidfd_open(os.getpid())
         self._libc = ctypes.CDLL(None)
@@ -176,9 +176,10 @@ class _Programs:
         if self._has_time:
             program = _lay_out(self._sample)
             yield self._libc.fopen(program, b"rb"), program, 1, None
-            os.unlink(program)
+            # It stays, empty: most programs have that name too.
+            os.truncate(program, 0)
             self._warm.rehearse_end()
-        program = _lay_out(_await_order(control))
+        program = _lay_out(_await_order(control), there=_PROGRAM if self._has_time else "")
         yield self._libc.fopen(program, b"rb"), program, 1, None
         self._warm.end(results[-1])
 
@@ -235,20 +236,28 @@ def _await_order(control: socket) -> bytes:
     return order
 
 
-def _lay_out(order: bytes) -> bytes:
-    """Lay the files and set what a program finds at its start; return its path."""
+def _lay_out(order: bytes, there: str = "") -> bytes:
+    """Lay the files and set what a program finds at its start; return its path. `there` is an empty file that lies there."""
     program, files, environment, args = marshal.loads(order)  # noqa: S302 - as above
-    init.lay(files)
+    if there and len(files) == 1 and _NAME in files:
+        init.fill(os.open(there, os.O_WRONLY | os.O_CLOEXEC), files[_NAME])
+    else:
+        if there:
+            # In a folder names stand in the order in which they came.
+            os.unlink(there)
+        init.lay(files)
     if environment:
         os.environ.update(environment)
         if "TZ" in environment:
             import time  # noqa: PLC0415 - loaded by now
 
             time.tzset()
-    if program != _PROGRAM:
-        sys.argv[0] = sys.orig_argv[-1] = program
     sys.argv += args
     sys.orig_argv += args
+    if program == _PROGRAM:
+        return _PATH
+    sys.argv[0] = program
+    sys.orig_argv[-len(args) - 1] = program
     path: bytes = os.fsencode(program)
     return path
 
@@ -257,7 +266,7 @@ def receive(channel: socket, descriptors: int) -> tuple[bytes, list[int]]:
     """Take one message and the descriptors that come with it; an empty one means that the other end closed."""
     import array  # noqa: PLC0415 - loaded by now
 
-    message, ancillary, _flags, _address = channel.recvmsg(4 * MESSAGE, 4 * descriptors + 32, _CMSG_CLOEXEC)
+    message, ancillary, _flags, _address = channel.recvmsg(MESSAGE, 4 * descriptors + 32, _CMSG_CLOEXEC)
     numbers = array.array("i")
     for _level, _kind, data in ancillary:
         numbers.frombytes(data[: len(data) - len(data) % 4])
