@@ -28,8 +28,8 @@ REAPER = "/work/reaper"
 class Birth:
     """One sandbox on its way. Made in the zygote, which forks then: `map_its_users` is for it, `come_out` for its child."""
 
-    def __init__(self, user: int | None) -> None:
-        self._user = user
+    def __init__(self, user: int | None, place: Place) -> None:
+        self._user, self._place = user, place
         self._told, self._tells = os.pipe()
 
     def map_its_users(self, pid: int) -> None:
@@ -64,9 +64,8 @@ class Birth:
         _start_process_1(wiring, hidden)
         kernel.keep_capabilities()
         init.confine(spec, wiring)
-        place = Place()
         kernel.seccomp_filter(system_calls)
-        place.hand_on()
+        self._place.hand_on()
         _settle(wiring, spec)
 
 

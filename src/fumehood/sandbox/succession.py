@@ -29,7 +29,10 @@ _libc.pthread_self.restype = ctypes.c_ulong
 
 
 class Place:
-    """What the kernel was told of this thread. Read before the filter of system calls, which refuses the question."""
+    """What the kernel was told of this thread, and so of the one thread of each fork that it makes: both are in the same place.
+
+    Read before the filter of system calls, which refuses the question.
+    """
 
     def __init__(self) -> None:
         address = ctypes.c_void_p()

@@ -23,6 +23,7 @@ from . import birth, filters, init, kernel, preloaded, reaper, tree
 from .isolation.namespaces import NAMESPACES, USERS_OF_ONE, map_users
 from .live import MESSAGE, WARM_KEEPERS
 from .spec import USER_ID, Spec
+from .succession import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,18 +158,22 @@ class _Programs:
         self._channel, self._warm, self._system_calls = channel, warm, system_calls
         self._sample = marshal.dumps((_PROGRAM, {_NAME: sample}, {}, ()))
         self._has_time = True
+        #: The last sandbox's policy, by what it was made from: most are alike.
+        self._latest: tuple[tuple[dict[str, Any], bool], Spec] | None = None
         self._parent = os.pidfd_open(os.getpid())
         self._libc = ctypes.CDLL(None)
         self._libc.fopen.restype = ctypes.c_void_p
 
     def __call__(self, results: deque[int]) -> Iterator[tuple[object, ...]]:
-        control = None
+        self._warm.adopt_thread()
+        place, control = Place(), None
+        gc.freeze()
         while control is None:
             request, descriptors = receive(self._channel, 5)
             if not request:
                 os._exit(0)
             # The engine is the one who writes here, and into a sandbox before its program runs.
-            control = self._fork(marshal.loads(request), descriptors)  # noqa: S302
+            control = self._fork(marshal.loads(request), descriptors, place)  # noqa: S302
             if control is None:
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -184,16 +189,25 @@ class _Programs:
         self._warm.end(results[-1])
 
     def _fork(
-        self, request: tuple[int | None, dict[str, Any], bool, bool, bool], descriptors: list[int]
+        self, request: tuple[int | None, dict[str, Any], bool, bool, bool], descriptors: list[int], place: Place
     ) -> socket | None:
         """Fork one sandbox; in its program's process return the socket on which its order comes."""
+        import _socket  # noqa: PLC0415 - loaded by now
+
         user, limits, sampled, self._has_time, forkable = request
-        pidfd, new = -1, birth.Birth(user)
+        # All that needs no fork is made before it: what a fork touches first is copied.
+        spec = self._spec(limits, forkable=forkable)
+        *stdio, control_number = descriptors
+        control = _socket.socket(fileno=control_number)
+        wiring = init.Wiring(tuple(stdio), control, self._parent, self._parent, sampled=sampled)
+        wiring.keepers = WARM_KEEPERS
+        pidfd, new = -1, birth.Birth(user, place)
         try:
             pid = kernel.fork()
             if pid == 0:
-                spec = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits), forkable=forkable)
-                return self._come_out(new, spec, sampled, descriptors)
+                self._channel.detach()
+                self._come_out(new, wiring, spec)
+                return control
             pidfd = os.pidfd_open(pid)
             new.map_its_users(pid)
             init.tell(self._channel, FORKED, pidfd)
@@ -201,25 +215,24 @@ class _Programs:
             if pidfd >= 0:
                 kernel.send_signal(pidfd, 9)
             init.tell(self._channel, init.FAILED + str(error).encode())
+        control.detach()
         new.close()
         if pidfd >= 0:
             os.close(pidfd)
         return None
 
-    def _come_out(self, new: birth.Birth, spec: Spec, sampled: bool, descriptors: list[int]) -> socket:
-        import _socket  # noqa: PLC0415 - loaded by now
+    def _spec(self, limits: dict[str, Any], *, forkable: bool) -> Spec:
+        if self._latest is None or self._latest[0] != (limits, forkable):
+            made = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits), forkable=forkable)
+            self._latest = ((limits, forkable), made)
+        return self._latest[1]
 
-        *stdio, control_number = descriptors
-        control = _socket.socket(fileno=control_number)
-        self._channel.detach()
+    def _come_out(self, new: birth.Birth, wiring: init.Wiring, spec: Spec) -> None:
         try:
-            wiring = init.Wiring(tuple(stdio), control, self._parent, self._parent, sampled=sampled)
-            wiring.keepers = WARM_KEEPERS
-            new.come_out(wiring, spec, self._system_calls[sampled])
+            new.come_out(wiring, spec, self._system_calls[wiring.sampled])
         except Exception as error:  # noqa: BLE001 - the outermost frame of this process
-            init.tell(control, init.FAILED + repr(error).encode("utf-8", "replace")[:1000])
+            init.tell(wiring.control, init.FAILED + repr(error).encode("utf-8", "replace")[:1000])
             os._exit(1)
-        return control
 
 
 def _await_order(control: socket) -> bytes:
