@@ -1,7 +1,8 @@
 """Measures live forks of sessions that hold 10 MB and 1 GB, and going back to a checkpoint.
 
 A fork makes two copies: the session goes on as one of them (docs/decisions/0009-forks.md). The floor is what the kernel takes to
-fork a process of that size twice into new namespaces, by itself, with no wall put up and nothing handed over.
+fork a process of that size twice into new namespaces, and to move both into a cgroup where sessions are in one, by itself, with no
+wall put up and nothing handed over.
 """
 
 from __future__ import annotations
@@ -25,15 +26,25 @@ SIZES = {"10 MB": (10, "<= 10 ms"), "1 GB": (1024, "<= 60 ms")}
 _HEAP = "held = [bytearray(1 << 20) for _ in range({})]\nfor each in held:\n    for at in range(0, 1 << 20, 4096): each[at] = 1"
 _FLOOR = """
 import os, sys, time
+from fumehood.protocol.limits import Limits
 from fumehood.sandbox import kernel
+from fumehood.sandbox.cgroup import Cgroup
 from fumehood.sandbox.isolation.namespaces import NAMESPACES
 exec(sys.argv[1])
+cgroup = Cgroup.open(Limits(memory_bytes=3 << 30))
 for line in sys.stdin:
-    start = time.perf_counter()
+    time.sleep(0.03)  # a move into a cgroup waits for less where another came just before it
+    start, go = time.perf_counter(), os.pipe()
     for _copy in range(2):
-        if kernel.clone3(NAMESPACES)[0] == 0: os._exit(0)
+        pid = kernel.clone3(NAMESPACES)[0]
+        if pid == 0: os.read(go[0], 1); os._exit(0)
+        for path in cgroup.entrances if cgroup else ():
+            kernel.write_file(path if path.endswith("cgroup.procs") else path + "/cgroup.procs", str(pid))
     print(time.perf_counter() - start, flush=True)
+    os.write(go[1], b"..")
     for _copy in range(2): os.wait()
+    for end in go: os.close(end)
+if cgroup: cgroup.close()
 """
 
 
