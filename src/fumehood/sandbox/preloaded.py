@@ -64,15 +64,7 @@ class Warm:
     def rehearse_end(self) -> None:
         """Touch what the end of a program touches, and forget the sample that just ran."""
         main = sys.modules["__main__"]
-        # Not where modules that are loaded have added to them: theirs run once.
-        if atexit._ncallbacks() == 1:
-            self._run_exit_functions()
-            atexit.register(self._let_go)
         self._take_down()
-        if "threading" in sys.modules:
-            # Said again, so that the memory it lies in is this process's own.
-            last: Any = sys.modules["threading"]._main_thread
-            last._is_stopped, last._tstate_lock = last._is_stopped, last._tstate_lock
         sys.modules["__main__"] = main
         self._reset_main()
         # What is there by now lives to the end: collections need not look at it, and copy what it lies in.
@@ -80,18 +72,20 @@ class Warm:
 
     def end(self, result: int) -> None:
         """End as an interpreter ends whose program ran to its last line or raised: threads, exit functions, finalizers."""
-        code = 0 if result == 0 else 1
-        interrupted = result != 0 and getattr(sys, "last_type", None) is KeyboardInterrupt
-        if "threading" in sys.modules:
-            sys.modules["threading"]._shutdown()
-        self._run_exit_functions()
-        code = self._take_down(_flush(code))
-        if interrupted:
+        code = self.run_to_end(result)
+        if result != 0 and getattr(sys, "last_type", None) is KeyboardInterrupt:
             import _signal  # noqa: PLC0415 - loaded by now
 
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
             os.kill(os.getpid(), _signal.SIGINT)
         os._exit(code)
+
+    def run_to_end(self, result: int) -> int:
+        """Do all of that but the last step; return the exit code."""
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        self._run_exit_functions()
+        return self._take_down(_flush(0 if result == 0 else 1))
 
     def _run_exit_functions(self) -> None:
         atexit.unregister(self._let_go)
