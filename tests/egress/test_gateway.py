@@ -139,6 +139,10 @@ def test_a_second_request_on_the_same_connection_is_not_passed_on() -> None:
         "GET http://{0}:{1}/a b HTTP/1.1",
         "GET ftp://{0}:{1}/ HTTP/1.1",
         "GET / HTTP/1.1",
+        # A server that takes a bare line feed or carriage return for the end of a line would hear another host, or a cookie.
+        "GET http://{0}:{1}/ HTTP/1.1\r\nAccept: x\nHost: elsewhere.example",
+        "GET http://{0}:{1}/ HTTP/1.1\r\nAccept: x\rCookie: y",
+        "GET http://{0}:{1}/ HTTP/1.1\r\nAccept: x\0y",
         "",
     ],
 )

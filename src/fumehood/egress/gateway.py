@@ -29,6 +29,8 @@ _CONNECT = re.compile(rb"CONNECT ([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]+\]):(\d{1,
 _PLAIN = re.compile(
     rb"(GET|HEAD) http://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?(/[\x21-\x7e]*) HTTP/1\.1"
 )
+# Lines end in one way: who takes a bare line feed for an end would hear another request than was looked at here.
+_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n[^\r\n\0]*)*")
 # What a request for a file may say besides; the rest is not passed on.
 _HEADERS = {"accept", "accept-encoding", "authorization", "cache-control", "if-none-match", "range", "user-agent"}
 _HEAD_BYTES = 1 << 16
@@ -158,6 +160,8 @@ def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
 
 def _understood(head: bytes) -> tuple[Place | None, bytes]:
     """Return the place that a request is for, and the request as that place is to hear it; nothing for a tunnel."""
+    if _HEAD.fullmatch(head) is None:
+        return None, b""
     line, *headers = head.split(b"\r\n")
     if tunnel := _CONNECT.fullmatch(line):
         return _place(tunnel[1], tunnel[2]), b""
