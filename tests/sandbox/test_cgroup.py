@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from fumehood import Limits
+from fumehood import Engine, ExecutionRequest, Limits
 from fumehood.protocol.limits import MiB
 from fumehood.sandbox.cgroup import Cgroup, sweep
 
@@ -72,6 +74,38 @@ def test_a_real_group_has_its_limits_and_goes_away(real: Cgroup) -> None:
     assert real.oom_kills == 0
     real.close()
     assert not any(folder.exists() for folder in folders)
+
+
+def test_each_group_has_one_small_share_of_the_processors(real: Cgroup) -> None:
+    shares = [Path(entrance).parent / "cpu.shares" for entrance in real.entrances if "/cpu/" in entrance]
+    weights = [Path(entrance) / "cpu.weight" for entrance in real.entrances if Path(entrance).is_dir()]
+    said = {path.name: path.read_text().strip() for path in shares + weights if path.exists()}
+    real.close()
+    if not said:
+        pytest.skip("no controller shares processors by groups here")
+    assert said in ({"cpu.shares": "256"}, {"cpu.weight": "25"})
+
+
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_a_program_and_what_it_forks_into_sessions_of_their_own_share_one_group(real: Cgroup, start: str) -> None:
+    real.close()
+    code = "import os, time\nfor _ in range(6):\n  if os.fork() == 0: os.setsid(); time.sleep(2); os._exit(0)\ntime.sleep(2)"
+    with Engine(warm_bytes=0 if start == "cold" else 256 * MiB) as engine, ThreadPoolExecutor(1) as caller:
+        if start == "warm":
+            engine.prepare("python")
+        held = caller.submit(engine.execute, ExecutionRequest(code=code))
+        groups, until = set[str](), time.monotonic() + 1.5
+        while time.monotonic() < until:
+            groups |= {
+                path.parent.name
+                for path in Path("/sys/fs/cgroup/cpu").glob("**/fumehood-*/cgroup.procs")
+                if len(path.read_text().split()) > 6
+            }
+            time.sleep(0.05)
+        assert held.result().ok
+    if not Path("/sys/fs/cgroup/cpu").exists():
+        pytest.skip("no controller of version 1 shares processors here")
+    assert len(groups) == 1, groups
 
 
 def test_groups_of_a_dead_maker_are_swept(real: Cgroup) -> None:

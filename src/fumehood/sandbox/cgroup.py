@@ -1,6 +1,7 @@
 """A memory and process-count cgroup for one sandbox, v2 where delegated, v1 where root can make one.
 
-Promised: where `Cgroup.open` returns one, the kernel bounds the whole tree and counts its out-of-memory kills.
+Promised: where `Cgroup.open` returns one, the kernel bounds the whole tree and counts its out-of-memory kills. Where processors can
+be shared by groups as well, each sandbox has one share, however many processes compute in it.
 Where it returns None the supervisor samples instead, and the tier says so. The v2 half runs on hosts that delegate
 controllers; the project's own machines have v1, so v2 is tested on a recorded tree of files.
 """
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..protocol.limits import Limits
 
 _ROOT = "/sys/fs/cgroup"
+# A quarter of what a process or group of the host's has, of 1024 (v1) and of 100 (v2).
+_SHARES, _WEIGHT = "256", "25"
 _PREFIX = "fumehood-"
 # What was killed before the host knew all of its processes is not dead at once.
 _DYING_SECONDS = 2.0
@@ -61,8 +64,8 @@ class Cgroup:
             parent = os.path.dirname(parent)
         group = cls({"unified": f"{root}/{parent}/{name}"}, 2)
         settings = {"memory.max": str(memory), "memory.oom.group": "1", "memory.swap.max": "0",
-                    "pids.max": str(processes)}  # fmt: skip
-        if not group._make("unified", settings, optional=("memory.swap.max",)):
+                    "pids.max": str(processes), "cpu.weight": _WEIGHT}  # fmt: skip
+        if not group._make("unified", settings, optional=("memory.swap.max", "cpu.weight")):
             return None
         return group._open_peak(f"{group._folders['unified']}/memory.peak")
 
@@ -80,7 +83,23 @@ class Cgroup:
         if not group._make("pids", {"pids.max": str(processes)}):
             group.close()
             return None
+        group._share_processors(root, own.get("cpu"), name)
         return group._open_peak(f"{folders['memory']}/memory.max_usage_in_bytes")
+
+    def _share_processors(self, root: str, own: str | None, name: str) -> None:
+        """Add a group of the `cpu` controller, where there is one: a courtesy among sandboxes, which no promise of a tier needs."""
+        if own is None:
+            return
+        folder = f"{root}/cpu{own.rstrip('/')}/{name}"
+        try:
+            os.mkdir(folder)
+        except OSError:
+            return
+        self._folders["cpu"] = folder
+        try:
+            kernel.write_file(f"{folder}/cpu.shares", _SHARES)
+        except OSError:
+            pass  # one share of the usual size, then
 
     def _make(self, which: str, settings: dict[str, str], optional: tuple[str, ...] = ()) -> bool:
         folder = self._folders[which]
@@ -209,7 +228,12 @@ def _lives(pid: int) -> bool:
 
 def _places(lines: list[list[str]], root: str) -> list[str]:
     """Return the folders in which `Cgroup.open` may have made groups."""
-    places = [f"{root}/{names}{path}" for _number, names, path in lines if names in ("memory", "pids")]
+    places = [
+        f"{root}/{controller}{path}"
+        for _number, names, path in lines
+        for controller in names.split(",")
+        if controller in ("memory", "pids", "cpu")
+    ]
     for number, _names, path in lines:
         parts = path.strip("/").split("/") if number == "0" else []
         places += [f"{root}/{'/'.join(parts[:end])}" for end in range(len(parts) + 1) if number == "0"]

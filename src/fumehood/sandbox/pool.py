@@ -78,6 +78,9 @@ class Pool:
             shelf.busy += 1
             shelf.peak = max(shelf.peak, shelf.busy)
             live = shelf.ready.popleft() if shelf.ready else None
+            if live is None:
+                # They are taken faster than they are made: more must wait.
+                shelf.peak = min(shelf.peak + 1, _MOST_WAITING)
             if not shelf.ready:
                 self._changed.notify()
         try:
@@ -339,7 +342,7 @@ class _Shelf:
         self.limits = limits
         self.ready: deque[Live] = deque()
         self.busy = 0
-        #: The most that were busy at one time, lately.
+        #: The most that were busy at one time, lately, and one more for each time that none was ready.
         self.peak = 0
 
 
