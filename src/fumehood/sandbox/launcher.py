@@ -141,7 +141,7 @@ def serve(descriptor: int) -> None:
     maker = os.getppid()
     while True:
         if _spare.is_wanted and not _is_asked(engine, _IDLE_SECONDS):
-            _spare.make()
+            _spare.make_if_possible()
         message, descriptors, _flags, _address = socket.recv_fds(engine, 64, _DESCRIPTORS)
         if not message:
             _leave(maker)
@@ -222,8 +222,12 @@ class _Spare:
         self._socket, self.is_wanted = None, True
         if channel is None:
             raise OSError("the process that copies sandboxes could not be made")
-        with channel:
-            socket.send_fds(channel, [marshal.dumps(arguments)], descriptors)
+        try:
+            with channel:
+                socket.send_fds(channel, [marshal.dumps(arguments)], descriptors)
+        except OSError as error:
+            # Not as it is: a broken pipe means to our caller that the engine is gone.
+            raise OSError(f"the process that copies sandboxes died: {error}") from error
         return pid, os.pidfd_open(pid)
 
     def make(self) -> None:
@@ -233,12 +237,23 @@ class _Spare:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = _fork_helper([far.fileno()])
         if pid == 0:
-            near.detach()
-            copying.serve(far)
+            try:
+                near.detach()
+                copying.serve(far)
+            finally:
+                os._exit(1)  # whatever went wrong, this is no second launcher
         far.close()
         if self._socket is not None:
             self._socket.close()
         self._socket, self._pid, self.is_wanted = near, pid, False
+
+    def make_if_possible(self) -> None:
+        """Fork one ahead; where that cannot be had now, the next order tries."""
+        self.is_wanted = False
+        try:
+            self.make()
+        except OSError:
+            pass
 
     def _is_dead(self) -> bool:
         try:

@@ -174,8 +174,10 @@ class _Programs:
         if kernel.fork() == 0:
             yield from self._find_out(results, told)
         os.close(told)
-        with open(tells, "rb") as found:
-            self._touched = marshal.load(found)  # noqa: S302 - a fork of this process
+        with open(tells, "rb") as file:
+            # Nothing where it could not find out, which costs time alone.
+            found = file.read()
+        self._touched = marshal.loads(found) if found else []  # noqa: S302 - a fork of this process
         while control is None:
             request, descriptors = receive(self._channel, 5)
             if not request:
@@ -199,21 +201,24 @@ class _Programs:
 
     def _find_out(self, results: deque[int], told: int) -> Iterator[tuple[object, ...]]:
         """In a fork that becomes no sandbox: tell which memory a program writes to that comes after the sample. Never returns."""
-        there = list(touching.private_ranges())
-        os.chdir("/tmp")  # noqa: S108 - the zygote's own, where it can write
-        self._warm.settle()
-        program = b"/tmp/main.py"
-        init.lay({_NAME: self._sample_text})
-        yield self._libc.fopen(program, b"rb"), program, 1, None
-        self._warm.rehearse_end()
-        before = touching.own_pages()
-        yield self._libc.fopen(program, b"rb"), program, 1, None
-        self._warm.run_to_end(results[-1])
-        written = touching.own_pages() - before
-        with open(told, "wb") as out:
-            # What came to be mapped since then others have not.
-            out.write(marshal.dumps([each for each in written if any(first <= each < end for first, end in there)]))
-        os._exit(0)
+        try:
+            there = list(touching.private_ranges())
+            os.chdir("/tmp")  # noqa: S108 - the zygote's own, where it can write
+            self._warm.settle()
+            program = b"/tmp/main.py"
+            init.lay({_NAME: self._sample_text})
+            yield self._libc.fopen(program, b"rb"), program, 1, None
+            self._warm.rehearse_end()
+            before = touching.own_pages()
+            yield self._libc.fopen(program, b"rb"), program, 1, None
+            self._warm.run_to_end(results[-1])
+            written = touching.own_pages() - before
+            with open(told, "wb") as out:
+                # What came to be mapped since then others have not.
+                out.write(marshal.dumps([each for each in written if any(first <= each < end for first, end in there)]))
+            os._exit(0)
+        finally:
+            os._exit(1)  # whatever went wrong, this is no sandbox and no zygote
 
     def _fork(
         self, request: tuple[int | None, dict[str, Any], bool, bool, bool], descriptors: list[int], place: Place
