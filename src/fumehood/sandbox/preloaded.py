@@ -27,8 +27,8 @@ class Warm:
         self.modules = frozenset(sys.modules)
         self._last = next(reversed(sys.modules))
         self._handlers, self._generators = handlers, generators
-        # What `adopt_thread` did once.
-        self._adopted = getattr(sys.modules.get("threading"), "_after_fork", None)
+        # What `adopt_thread` did once; None where each fork has to do it.
+        self._adopted: object = None
         # Kept alive, so that the interpreter's own end does not take apart what the kernel frees by itself.
         self._kept = list(sys.modules.values())
         atexit.register(self._let_go)
@@ -36,7 +36,9 @@ class Warm:
 
     def adopt_thread(self) -> None:
         """In the zygote's thread that forks: be the main thread to `threading`, as it is in each child. That takes 0.3 ms."""
-        if "threading" in sys.modules:
+        # From 3.13 on a thread's end is the interpreter's to tell, and this outside of a fork crashes it.
+        if "threading" in sys.modules and sys.version_info < (3, 13):
+            self._adopted = sys.modules["threading"]._after_fork
             sys.modules["threading"]._after_fork()
 
     def settle(self) -> None:
