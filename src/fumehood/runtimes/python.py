@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from ..sandbox import own_interpreter
@@ -32,6 +33,9 @@ _SAMPLE = """import collections, datetime, json, math, random, re
 class Sample: pass
 print(end='', flush=True)
 """
+# From 3.13 on a warm program that calls `sys.exit` dies of a segmentation fault: the interpreter's end takes another thread for
+# the main one.
+_MAY_BE_FORKED = sys.version_info < (3, 13)
 # An environment that somebody removed is missed after this long at most.
 _FOUND_SECONDS = 1.0
 WARMTH = Warmth(preload=STANDARD, sample=_SAMPLE, settled=SETTLED)
@@ -68,9 +72,8 @@ class Python:
             preload=(*self._warm.preload, *_FOR_SESSIONS, *self._session_preload), sample=self._warm.sample,
             settled=self._warm.settled,
         )  # fmt: skip
-        return SessionStart.of(
-            start.replace(warm=warm, revision=f"{start.revision} for sessions"), "session.py", forkable=True
-        )
+        start = start.replace(warm=warm if _MAY_BE_FORKED else None, revision=f"{start.revision} for sessions")
+        return SessionStart.of(start, "session.py", forkable=True)
 
     def _start_in(self, environment: str, name: str | None) -> Start:
         return Start(
@@ -80,7 +83,7 @@ class Python:
             program=name or "main.py",
             mounts=(*own_interpreter.mounts(), Mount(host=environment, inside=_INSIDE), *self._mounts),
             environment=self._environment,
-            warm=self._warm,
+            warm=self._warm if _MAY_BE_FORKED else None,
             revision=environment,
         )
 
