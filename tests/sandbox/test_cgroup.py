@@ -81,7 +81,7 @@ def test_each_group_has_one_small_share_of_the_processors(real: Cgroup) -> None:
     weights = [Path(entrance) / "cpu.weight" for entrance in real.entrances if Path(entrance).is_dir()]
     said = {path.name: path.read_text().strip() for path in shares + weights if path.exists()}
     real.close()
-    if not said:
+    if not said and not Path("/sys/fs/cgroup/cpu").exists():
         pytest.skip("no controller shares processors by groups here")
     assert said in ({"cpu.shares": "256"}, {"cpu.weight": "25"})
 

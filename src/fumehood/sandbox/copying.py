@@ -20,6 +20,7 @@ import gc
 import marshal
 import os
 import resource
+import select
 import stat
 import struct
 import time
@@ -114,6 +115,8 @@ class _Copier:
 
     def __init__(self, orders: list[Order], channel: socket, limits: Limits, furnisher: Furnisher) -> None:
         self._orders, self._channel, self._limits, self._furnisher = orders, channel, limits, furnisher
+        #: Copies that run already.
+        self._ran: list[_Birth] = []
 
     def copy(self, held: Held, *, are_first: bool, are_last: bool) -> None:
         """Fork copies of the template. Ends this process.
@@ -130,13 +133,16 @@ class _Copier:
                 empty(held)
             status = 0
         except OSError as error:
+            # Before the template may go on: no program of the guest's runs above another copy's namespaces.
+            for each in self._ran:
+                each.end()
             if parent is not None and are_first:
                 parent.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
             if parent is not None:
                 parent.let_go(-errno.EINTR if are_first else None)
-            for each in self._orders:
+            for order in self._orders:
                 with contextlib.suppress(OSError):
-                    init.tell(each.control, init.FAILED + _explained(error).encode("utf-8", "replace")[:1000])
+                    init.tell(order.control, init.FAILED + _explained(error).encode("utf-8", "replace")[:1000])
         finally:
             # What is still held dies with this process.
             os._exit(status)
@@ -157,6 +163,7 @@ class _Copier:
                 each.settle()
                 os.sched_setaffinity(each.program.pid, processors)
                 # It becomes itself while the next is made.
+                self._ran.append(each)
                 each.program.let_go(0)
         parent.let_go()
 
@@ -228,7 +235,15 @@ class _Birth:
         # none is left is read back from the program.
         self.first.call_for_each(_number("prctl"), kernel.PR_CAPBSET_DROP, kernel.LAST_CAPABILITY + 1)
         self.first.call(_number("prctl"), kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
-        init.tell(order.control, BORN, os.pidfd_open(self.first.pid))
+        self._process = os.pidfd_open(self.first.pid)
+        init.tell(order.control, BORN, self._process)
+
+    def end(self) -> None:
+        """Kill all of a copy that runs, and wait until it is dead. Nobody holds its processes any more."""
+        kernel.send_signal(self._process, 9)
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        poll.poll(_WAITS_SECONDS * 1000)
 
     def make_program(self) -> None:
         """Fork the program, once the host has moved process 1 into its cgroup; that one lies still from then on."""
