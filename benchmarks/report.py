@@ -38,25 +38,32 @@ def row(what: str, seconds: list[float], bare: list[float], goal: str = "") -> d
 
 def save(name: str, rows: list[dict[str, Any]], arguments: argparse.Namespace, notes: list[str]) -> None:
     """Print the rows; keep them below `results` unless told not to."""
-    is_root = os.geteuid() == 0
-    commit = _output("git", "rev-parse", "--short", "HEAD")
-    result = {
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "commit": commit + ("+" if _output("git", "status", "--porcelain") else ""),
-        "machine": _machine(),
-        "who": f"{name}, as root" if is_root else f"{name}, as an ordinary user",
-        "rounds": arguments.rounds,
-        "rows": rows,
-        "notes": notes,
-    }
+    result = {**heading(name), "rounds": arguments.rounds, "rows": rows, "notes": notes}
     for each in rows:
         print(*(f"{key}={value}" for key, value in each.items()))
     if not arguments.no_save:
-        RESULTS.mkdir(exist_ok=True)
-        who = "root" if is_root else "user"
-        path = RESULTS / f"{result['date']}-{commit}-{platform.machine()}-{name}-{who}.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"saved {path.relative_to(ROOT)}")
+        write(RESULTS, name, result)
+
+
+def heading(name: str) -> dict[str, Any]:
+    """Return when, at which commit, on which machine and as whom something was measured."""
+    commit = _output("git", "rev-parse", "--short", "HEAD")
+    return {
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        "commit": commit + ("+" if _output("git", "status", "--porcelain") else ""),
+        "machine": _machine(),
+        "who": f"{name}, as root" if os.geteuid() == 0 else f"{name}, as an ordinary user",
+    }
+
+
+def write(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """Keep a result, which has a heading, in a file of its own."""
+    folder.mkdir(exist_ok=True)
+    who = "root" if os.geteuid() == 0 else "user"
+    commit = result["commit"].removesuffix("+")
+    path = folder / f"{result['date']}-{commit}-{platform.machine()}-{name}-{who}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"saved {path.relative_to(ROOT)}")
 
 
 def _machine() -> str:

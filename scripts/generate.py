@@ -1,4 +1,4 @@
-"""Writes what is generated: the command-line reference and the table of benchmark results; `--check` only compares.
+"""Writes what is generated: pages of the reference and the table of benchmark results; `--check` only compares.
 
 Also holds links between the Markdown files against what is there.
 """
@@ -10,18 +10,28 @@ import re
 import sys
 from pathlib import Path
 
+import pages
+
 from fumehood.cli import COMMANDS, load
 from fumehood.cli.arguments import help_text
 
 ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "docs" / "reference" / "cli.md"
+DOCS = ROOT / "docs" / "reference"
+THREATS = ROOT / "docs" / "threat-model.md"
 TABLE = ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> int:
     """Write, or with `--check` compare; return the number of what is not as it should be."""
-    texts = {REFERENCE: reference(), TABLE: table()}
+    texts = {
+        DOCS / "cli.md": reference(),
+        DOCS / "system-calls.md": pages.system_calls(),
+        DOCS / "probes.md": pages.probes(),
+        DOCS / "compatibility.md": pages.compatibility(),
+        THREATS: _between(THREATS, pages.walls()),
+        TABLE: table(),
+    }
     problems = broken_links()
     for path, text in texts.items():
         if "--check" not in sys.argv:
@@ -32,6 +42,12 @@ def main() -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return len(problems)
+
+
+def _between(page: Path, text: str) -> str:
+    """Return the page with this text between its two marks."""
+    before, rest = page.read_text(encoding="utf-8").split("<!-- generated -->\n")
+    return f"{before}<!-- generated -->\n{text}<!-- end -->{rest.split('<!-- end -->')[1]}"
 
 
 def reference() -> str:

@@ -17,6 +17,7 @@ from .runtimes.runtime import Host, say_nothing
 from .sandbox import admission, walls
 from .sandbox.files import collect
 from .sandbox.init import CHANNEL
+from .sandbox.isolation import gvisor
 from .sandbox.isolation.namespaces import UserLease
 from .sandbox.live import Live
 from .sandbox.spec import Spec
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 #: What every program finds in its environment besides what its caller passed.
 BASE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - the sandbox's
 
+#: Whose kernel answers a program.
+ISOLATIONS = ("namespaces", "gvisor")
+
 #: What a session has where nobody says otherwise: a minute for a cell, an hour of processor time in all.
 SESSION_LIMITS = Limits(wall_seconds=60.0, cpu_seconds=3600.0)
 
@@ -54,6 +58,8 @@ class Engine:
     - `without`: walls to give up, by name, where this host cannot put them up (`fumehood doctor` names them).
     - `notice`: told in one sentence, with the share that is done, about what takes long: the installation of packages.
     - `warm_bytes`: memory that sandboxes which wait for programs may hold together (default 256 MiB); 0 keeps none warm.
+    - `isolation`: whose kernel a program talks to: "namespaces", the host's (default), or "gvisor", gVisor's own inside the
+      same namespaces, where `runsc` is installed. That one starts every program cold, and cannot fork sessions or explain.
     - `spawn`: how sandboxes are forked; the default is a small process of one thread beside this one. A caller that
       has one thread and little memory may pass `isolation.namespaces.spawn` and save that process's start; then every
       program starts cold.
@@ -67,9 +73,15 @@ class Engine:
         without: Iterable[str] = (),
         notice: Notice | None = None,
         warm_bytes: int = 256 << 20,
+        isolation: str = "namespaces",
         spawn: Spawn | None = None,
     ) -> None:
         self.without = walls.named(without)
+        if isolation not in ISOLATIONS:
+            raise InvalidRequest(f"isolation {isolation!r} is none of {', '.join(ISOLATIONS)}")
+        self.isolation = isolation
+        #: gVisor's program, where it is that isolation.
+        self.runsc = gvisor.find() if isolation == "gvisor" else ""
         self._host = Host(notice=notice or say_nothing, without=self.without)
         self._warm_bytes = warm_bytes
         self._launcher: Launcher | None = None
@@ -86,7 +98,7 @@ class Engine:
 
         self._launcher = Launcher()
         # A wall that was given up is given up by cold sandboxes alone.
-        if self._warm_bytes and self.without <= {"cgroup"}:
+        if self._warm_bytes and self.without <= {"cgroup"} and self.isolation == "namespaces":
             self._pool = Pool(self._launcher, memory_bytes=self._warm_bytes, cgroups="cgroup" not in self.without)
         return self._launcher.spawn
 
@@ -115,6 +127,10 @@ class Engine:
         """
         runtime = get(request.language)
         start = runtime.start(request.code, request.name, self._host)
+        if request.explain and ("seccomp" in self.without or self.isolation == "gvisor"):
+            raise InvalidRequest(
+                "explain lists what seccomp refuses, and that wall is not up: leave out explain, or what takes it down"
+            )
         self._admit()
         files = _files(request, start)
         stdin = Stdin(_as_bytes(request.stdin), stdin_source)
@@ -156,7 +172,10 @@ class Engine:
         def open_sandbox() -> Opened:
             return self._open_session(request, begins, laid)
 
-        birth = Birth(request.language.lower(), open_sandbox, self._launcher)
+        # gVisor's processes cannot be copied, so its sessions cannot be forked.
+        birth = Birth(
+            request.language.lower(), open_sandbox, self._launcher if self.isolation == "namespaces" else None
+        )
         return Session(birth, limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
 
     def _open_session(self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes]) -> Opened:
@@ -168,7 +187,8 @@ class Engine:
         if taken is not None:
             taken.live.order(f"/work/{start.program}", files, dict(request.env), (str(CHANNEL),))
             return Opened(taken.live, taken.done, plain_cells=begins.plain_cells, forkable=begins.forkable)
-        live = Live(request.limits, cgroup="cgroup" not in self.without, channel=True)
+        limits = gvisor.outer_limits(request.limits) if self.isolation == "gvisor" else request.limits
+        live = Live(limits, cgroup="cgroup" not in self.without, channel=True)
         lease = UserLease()
 
         def release() -> None:
@@ -234,13 +254,15 @@ class Engine:
     def _admit(self) -> None:
         self._own()
         if not self._admitted:
-            admission.require(self.spawn, self.without)
+            admission.require(self.spawn, self.without, self.runsc)
             # The verdict holds until the next boot, which no engine survives.
             self._admitted = True
 
     def _take(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Taken | None:
         """Return a warm sandbox for this program, None where it must start cold."""
-        if self._pool is None or start.warm is None or (request.env and _is_settled(request.env, start.warm.settled)):
+        if self._pool is None or start.warm is None or request.explain:
+            return None
+        if request.env and _is_settled(request.env, start.warm.settled):
             return None
         return self._pool.take(self._kit(start, start.warm), request.limits, files)
 
@@ -260,6 +282,9 @@ class Engine:
             limits=request.limits,
             profile=start.profile,
             without=self.without,
+            explain=request.explain,
+            isolation=self.isolation,
+            runsc=self.runsc,
         )
 
 
@@ -326,6 +351,7 @@ def _result(request: ExecutionRequest, files: dict[str, bytes], outcome: Outcome
         network_refused=outcome.network_refused,
         tier=outcome.tier,
         warm=warm,
+        denied_calls=outcome.denied_calls,
     )
 
 
@@ -349,7 +375,7 @@ def _why_it_ended(outcome: Outcome, limits: Limits) -> tuple[EndReason, int, str
                 f"{limits.cpu_seconds:g} seconds of CPU time are used up",
             )
         name = _signal_name(number)
-        return "signalled", 128 + number, name, f"signal {name} ended it"
+        return "signalled", 128 + number, name, f"signal {name} ended it{_hostile_call(name, outcome)}"
     exit_code = os.WEXITSTATUS(status)
     if exit_code != 0 and outcome.disk_was_full:
         return (
@@ -359,6 +385,13 @@ def _why_it_ended(outcome: Outcome, limits: Limits) -> tuple[EndReason, int, str
             f"its disk of {limits.disk_bytes} bytes and {limits.disk_files} files was full",
         )
     return "exited", exit_code, None, ""
+
+
+def _hostile_call(signal: str, outcome: Outcome) -> str:
+    killed = [denied.call for denied in outcome.denied_calls or () if denied.answer == "killed"]
+    if killed and signal == "SIGKILL":
+        return f": it made the system call {killed[-1]}, which only attacks make"
+    return ": it made a system call that only attacks make (explain says which)" if signal == "SIGSYS" else ""
 
 
 def _signal_name(number: int) -> str:

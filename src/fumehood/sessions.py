@@ -14,7 +14,7 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import ForkRefused, InvalidRequest, SessionBusy
+from .errors import ForkRefused, InvalidRequest, SandboxFailed, SessionBusy, SessionDead
 from .sandbox import files as sandbox_files
 from .sandbox.incarnation import Incarnation
 from .sandbox.template import Places, Template
@@ -110,7 +110,8 @@ class Session:
 
         Memory is copied on write, files are copied, files that are open stay so; random generators draw anew. What cannot be
         taken along, threads and child processes and sockets, is gone in this session too, and told in `lost`: it goes on as one
-        of the copies. Raises `ForkRefused` (it goes on as it was), `SessionBusy` while a cell runs, `SessionDead`.
+        of the copies. Raises `ForkRefused` (it goes on as it was), `SessionBusy` while a cell runs, `SessionDead` where it is, or
+        where its program does not go on afterwards.
         """
         if not 1 <= count <= _FORKS:
             raise InvalidRequest(f"a session cannot be forked {count} times at once: ask for 1 to {_FORKS}")
@@ -219,10 +220,19 @@ class Session:
         self._incarnation = Incarnation(opened, self.limits, self._idle_seconds, self._lifetime_seconds)
         self._incarnation.start()
 
+    def _go_on_in(self, opened: Opened) -> None:
+        try:
+            self._live_in(opened)
+        except SandboxFailed as error:
+            # The guest's doing: it came to a stand, and then did not go on.
+            raise SessionDead(f"the session ended when it was to be forked: {error}") from error
+
     def _become_a_copy(self, others: int, *, last: bool) -> tuple[Template, list[Opened]]:
         """Bring the program to a stand for good, and go on in a first copy of it; return it, and other copies."""
         if self._birth.launcher is None:
-            raise ForkRefused("the session cannot be forked: its engine starts every sandbox by itself")
+            raise ForkRefused(
+                "the session cannot be forked: its engine starts every sandbox by itself, or inside gVisor"
+            )
         cgroups = self._opened.live.cgroup is not None
         with (
             self._alone(),
@@ -239,10 +249,10 @@ class Session:
                     raise
             except BaseException:
                 self._opened.ran_before = True
-                self._live_in(self._opened)
+                self._go_on_in(self._opened)
                 raise
             try:
-                self._live_in(own)
+                self._go_on_in(own)
             except BaseException:
                 for each in copies:
                     each.discard()

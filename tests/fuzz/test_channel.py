@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fumehood.protocol.session import CellError, Cleared, Display, Output
+from fumehood.sandbox.cell import Held
 from fumehood.sandbox.channel import BrokenProtocol, Channel, event_of
-from fumehood.sandbox.incarnation import _held
 
 from .budget import FUZZ, corpus
 
@@ -51,7 +51,7 @@ def test_every_sequence_of_pieces_is_understood_or_refused(pieces: list[bytes]) 
 @given(_JSON, _JSON)
 def test_a_program_that_says_it_stands_still_says_who_and_what_it_lost_or_is_refused(pid: Any, lost: Any) -> None:
     try:
-        held = _held({"type": "still", "pid": pid, "lost": lost})
+        held = Held.of({"type": "still", "pid": pid, "lost": lost})
     except BrokenProtocol:
         assert not (isinstance(pid, int) and isinstance(lost, list))
         return

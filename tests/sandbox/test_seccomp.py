@@ -5,18 +5,16 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import errno
-import struct
 from pathlib import Path
 
 import pytest
 
-from fumehood.sandbox import filters
-from fumehood.sandbox.seccomp import ALLOW, KILL, TRACE, compile_filter
+from fumehood.sandbox import filters, seccomp
+from fumehood.sandbox.seccomp import ALLOW, KILL, NOTIFY, REFUSE, TRACE, compile_filter
 from fumehood.sandbox.syscall_numbers import NUMBERS
-from fumehood.sandbox.syscalls import ALLOWED, CHECKED, PROFILES, REFUSED
+from fumehood.sandbox.syscalls import ABSENT, ALLOWED, CHECKED, HOSTILE, PROFILES, REFUSED, UNSUPPORTED
 
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-REFUSE = 0x00050000
 
 
 @pytest.fixture(params=MACHINES)
@@ -30,24 +28,8 @@ def decide(
     """Run the filter over one call, as the kernel's BPF machine does."""
     number = NUMBERS[name][list(MACHINES).index(machine)] if isinstance(name, str) else name
     assert number is not None
-    padded = (*args, *([0] * 6))[:6]
-    data = struct.pack("=iIQ6Q", number, MACHINES[machine] if arch is None else arch, 0, *padded)
-    code = list(struct.iter_unpack("=HBBI", compile_filter(machine, profile, sampled=sampled)))
-    place, accumulator = 0, 0
-    while True:
-        operation, if_true, if_false, value = code[place]
-        place += 1
-        if operation == 0x20:
-            accumulator = struct.unpack_from("=I", data, value)[0]
-        elif operation == 0x06:
-            return int(value)
-        elif operation == 0x05:
-            place += value
-        elif operation == 0x54:
-            accumulator &= value
-        else:
-            truth = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[operation]
-            place += if_true if truth else if_false
+    program = compile_filter(machine, profile, sampled=sampled)
+    return seccomp.decide(program, MACHINES[machine] if arch is None else arch, number, (*args, *([0] * 6))[:6])
 
 
 def names(groups: tuple[tuple[str, str], ...], machine: str) -> list[str]:
@@ -58,11 +40,14 @@ def names(groups: tuple[tuple[str, str], ...], machine: str) -> list[str]:
 def test_what_the_table_allows_and_refuses_is_allowed_and_refused(machine: str) -> None:
     assert {name for name in names(ALLOWED, machine) if decide(machine, name) != ALLOW} == set()
     assert {name for name in names(REFUSED, machine) if decide(machine, name) != REFUSE | errno.EPERM} == set()
+    assert {name for name in names(UNSUPPORTED, machine) if decide(machine, name) != REFUSE | errno.EOPNOTSUPP} == set()
+    assert {name for name in names(HOSTILE, machine) if decide(machine, name) != KILL} == set()
+    assert {name for name in names(ABSENT, machine) if decide(machine, name) != REFUSE | errno.ENOSYS} == set()
 
 
 def test_every_other_number_is_unknown(machine: str) -> None:
     column = list(MACHINES).index(machine)
-    extra = {name for groups in PROFILES.values() for _why, text in groups for name in text.split()}
+    extra = {name for groups in (*PROFILES.values(), ABSENT) for _why, text in groups for name in text.split()}
     known = {numbers[column] for name, numbers in NUMBERS.items() if name not in extra}
     unknown = [number for number in range(600) if number not in known]
     assert {decide(machine, number) for number in unknown} == {REFUSE | errno.ENOSYS}
@@ -106,6 +91,34 @@ CHECKS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "personality_query": ("personality", (0xFFFFFFFF,), 0),
     "no_random_addresses": ("personality", (0x40000,), errno.EPERM),
     "own_limits": ("prlimit64", (0,), 0),
+    "own_limit_of_open_files": ("prlimit64", (0, 7, 0x1234), 0),
+    "limit_of_core_files_asked_for": ("prlimit64", (0, 4, 0), 0),
+    "limit_of_core_files": ("prlimit64", (0, 4, 0x1234), errno.EPERM),
+    "limit_of_core_files_from_far_away": ("prlimit64", (0, 4, 0x7FFF_0000_0000), errno.EPERM),
+    "limit_of_core_files_by_the_older_call": ("setrlimit", (4, 0x1234), errno.EPERM),
+    "another_limit_by_the_older_call": ("setrlimit", (3, 0x1234), 0),
+    "reuse_address": ("setsockopt", (3, 1, 2), 0),
+    "no_delay": ("setsockopt", (3, 6, 1), 0),
+    "filter_on_a_socket": ("setsockopt", (3, 1, 26), errno.EPERM),
+    "program_on_a_socket": ("setsockopt", (3, 1, 50), errno.EPERM),
+    "filter_among_sockets": ("setsockopt", (3, 1, 51), errno.EPERM),
+    "multicast": ("setsockopt", (3, 0, 35), errno.EPERM),
+    "time_to_live": ("setsockopt", (3, 0, 2), 0),
+    "multicast_6": ("setsockopt", (3, 41, 20), errno.EPERM),
+    "only_6": ("setsockopt", (3, 41, 26), 0),
+    "own_affinity": ("sched_setaffinity", (0, 8), 0),
+    "affinity_of_process_1": ("sched_setaffinity", (1, 8), errno.EPERM),
+    "policy_of_process_1": ("sched_setscheduler", (1, 0), errno.EPERM),
+    "own_priority": ("setpriority", (0, 0, 5), 0),
+    "priority_of_process_1": ("setpriority", (0, 1, 19), errno.EPERM),
+    "priority_of_its_group": ("setpriority", (1, 1, 19), errno.EPERM),
+    "priority_of_its_user": ("setpriority", (2, 0, 19), errno.EPERM),
+    "a_mapping": ("mmap", (0, 4096, 3, 0x22), 0),
+    "a_mapping_of_large_pages": ("mmap", (0, 4096, 3, 0x40022), errno.EINVAL),
+    "a_memory_file": ("memfd_create", (0, 1), 0),
+    "a_memory_file_of_large_pages": ("memfd_create", (0, 4), errno.EINVAL),
+    "a_lock": ("fcntl", (3, 6), 0),
+    "a_lock_of_an_open_file": ("fcntl", (3, 37), errno.EINVAL),
     "anothers_limits": ("prlimit64", (1,), errno.EPERM),
 }
 
@@ -135,7 +148,10 @@ def test_a_profile_allows_what_it_names_and_others_do_not(machine: str) -> None:
 
 def test_no_call_stands_in_two_groups() -> None:
     listed = [
-        name for groups in (ALLOWED, REFUSED, *PROFILES.values()) for _why, text in groups for name in text.split()
+        name
+        for groups in (ALLOWED, REFUSED, UNSUPPORTED, HOSTILE, ABSENT, *PROFILES.values())
+        for _why, text in groups
+        for name in text.split()
     ] + list(CHECKED)
     assert len(listed) == len(set(listed))
     assert set(listed) | {"clone3"} == set(NUMBERS)
@@ -156,3 +172,17 @@ def test_numbers_are_libseccomps() -> None:
 def test_dumpable_is_left_to_a_tracer(machine: str) -> None:
     assert decide(machine, "prctl", 4) == TRACE
     assert decide(machine, "prctl", 0x1_0000_0004) == TRACE
+
+
+def test_a_filter_that_asks_lets_through_what_the_other_does_and_nothing_else(machine: str) -> None:
+    plain = compile_filter(machine)
+    asking = seccomp.notifying(plain)
+    for number in [*range(600), 0x40000001]:
+        for first in (0, 1, 17 | 0x10000000):
+            verdicts = [
+                seccomp.decide(code, MACHINES[machine], number, (first, 0, 0, 0, 0, 0)) for code in (plain, asking)
+            ]
+            if verdicts[0] == TRACE:
+                assert verdicts[1] == REFUSE | errno.ENOSYS
+            else:
+                assert verdicts[1] == (ALLOW if verdicts[0] == ALLOW else NOTIFY)

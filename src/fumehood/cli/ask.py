@@ -11,6 +11,7 @@ from ..llm.choose import Surroundings, choose
 from ..llm.scripted import ScriptedModel
 from ..protocol.limits import Limits
 from .arguments import Arguments, Command, Option, UsageError, seconds
+from .isolation import ISOLATION
 from .progress import Building
 from .terminal import is_terminal, note, printable, wants_colour
 
@@ -33,7 +34,10 @@ def ask(arguments: Arguments) -> int:
     elif not arguments.json:
         note(f"model: {printable(model.name)}")
     limits = Limits() if arguments.timeout is None else Limits(wall_seconds=arguments.timeout)
-    with Engine(without=arguments.without, notice=Building()) as engine, _shown(arguments) as view:
+    with (
+        Engine(without=arguments.without, isolation=arguments.isolation, notice=Building()) as engine,
+        _shown(arguments) as view,
+    ):
         if arguments.json_mode:
             transcript = json_mode.answer(question, model=model, executor=engine, observer=view, limits=limits)
         else:
@@ -158,6 +162,7 @@ COMMAND = Command(
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Wall time of each program (30)."),
         Option(name="max-turns", metavar="N", convert=_turns, default=loop.MAX_TURNS, help="Answers of the model (10)."),
         Option(name="no-stream", help="Take each answer whole."),
+        ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),
     examples=(

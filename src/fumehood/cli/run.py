@@ -13,6 +13,7 @@ from ..runtimes import language_of, languages
 from ..sandbox.cgroup import Cgroup
 from ..sandbox.isolation import namespaces
 from .arguments import Arguments, Command, Option, UsageError, seconds, size
+from .isolation import ISOLATION
 from .progress import Building
 from .terminal import is_terminal, note, printable
 
@@ -28,7 +29,7 @@ def run(arguments: Arguments) -> int:
     if not arguments.cgroup and Cgroup.must_be_moved_into():
         without.add("cgroup")
     # This process has one thread and little memory, so it can fork sandboxes itself.
-    with Engine(without=without, notice=Building(), spawn=namespaces.spawn) as engine:
+    with Engine(without=without, notice=Building(), isolation=arguments.isolation, spawn=namespaces.spawn) as engine:
         result = engine.execute(
             request,
             on_output=None if arguments.json else _Printer().show,
@@ -73,6 +74,7 @@ def _request(arguments: Arguments) -> tuple[ExecutionRequest, bool]:
         env=dict(arguments.env),
         files=dict(arguments.file),
         limits=_limits(arguments),
+        explain=arguments.explain,
     )
     # A terminal is never the program's: it could be waited on for ever, and it is not ours to lend.
     return request, feeds_stdin and not is_terminal(0)
@@ -118,6 +120,11 @@ class _Printer:
 
 
 def _explain(result: ExecutionResult, arguments: Arguments) -> None:
+    for denied in result.denied_calls or ():
+        times = f" ({denied.count} times)" if denied.count > 1 else ""
+        note(f"fumehood: refused: {denied.call}, {denied.answer}{times}: {denied.why}")
+    if result.denied_calls == ():
+        note("fumehood: no system call was refused")
     if result.reason != "exited":
         note(f"fumehood: {result.reason.replace('_', ' ')}: {result.detail}")
     if result.network_refused and not result.ok:
@@ -192,7 +199,9 @@ COMMAND = Command(
             help="Bound memory and processes by a cgroup v1 too, at the cost of 10 to 20 ms; v2 costs nothing and is "
             "always used. Without either the supervisor samples.",
         ),
+        Option(name="explain", help="Say which system calls were refused, and why."),
         Option(name="json", help="Print the whole result as JSON."),
+        ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),
     examples=(
@@ -200,6 +209,7 @@ COMMAND = Command(
         "fumehood run script.js one two",
         "echo 'puts 6*7' | fumehood run --language ruby",
         "fumehood run report.py --file data.csv --out results",
+        "fumehood run --explain -c 'import socket; socket.socket(socket.AF_PACKET)'",
         "fumehood run -c 'while True: pass' --timeout 2",
     ),
 )

@@ -13,6 +13,7 @@ from ..protocol.limits import MiB
 from ..protocol.session import CellError, Cleared, Display, Event, Output
 from . import pictures
 from .arguments import Arguments, Command, Option, UsageError, seconds, size
+from .isolation import ISOLATION
 from .progress import Building
 from .terminal import is_terminal, note, printable
 
@@ -42,7 +43,7 @@ def shell(arguments: Arguments) -> int:
     )
     files = {Path(path).name: _content(path) for path in arguments.file}
     with (
-        Engine(without=arguments.without, notice=Building(), warm_bytes=0) as engine,
+        Engine(without=arguments.without, isolation=arguments.isolation, notice=Building(), warm_bytes=0) as engine,
         engine.session(arguments.language, limits=limits, files=files, idle_seconds=86_400.0) as session,
     ):
         if not is_terminal(0):
@@ -284,6 +285,7 @@ COMMAND = Command(
         Option(name="file", short="f", metavar="PATH", many=True, help="Lay a file of this machine into it."),
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Interrupt a cell after that time."),
         Option(name="memory", short="m", metavar="SIZE", convert=size, help="Memory of all its processes (default: 512M)."),
+        ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall by name; see fumehood doctor."),
     ),
     examples=(

@@ -32,6 +32,7 @@ class ExecutionRequest(Record):
     - `args`, `env`: as the program sees them. Besides `env` there are PATH, HOME, LANG and TZ, nothing of the host.
     - `files`: relative path to text (UTF-8) or bytes, laid into `/work` before the start.
     - `stdin`: what the program can read there.
+    - `explain`: list the system calls that were refused; it starts cold.
 
     Raises `InvalidRequest` (a `ValueError`) where a value cannot be run, naming it.
     """
@@ -44,6 +45,7 @@ class ExecutionRequest(Record):
     files: Mapping[str, str | bytes] = {}
     stdin: str | bytes = b""
     limits: Limits = Limits()
+    explain: bool = False
 
     def __post_init__(self) -> None:
         for name in ("code", "language"):
@@ -72,6 +74,15 @@ class SkippedFile(Record):
     why: str
 
 
+class DeniedCall(Record):
+    """A system call that was refused `count` times: its name, the `answer` (an errno's name, or "killed"), and `why`."""
+
+    call: str
+    answer: str
+    count: int
+    why: str
+
+
 class ExecutionResult(Record):
     """What came of an execution.
 
@@ -79,7 +90,7 @@ class ExecutionResult(Record):
     replacement characters. Times are seconds, `peak_memory_bytes` is the most that all its processes held together
     (None where nothing on this host can tell). `network_refused` counts attempts to reach a network that the kernel
     refused. `tier` names how memory and processes were bounded: "cgroup" or "sampled". `warm` says whether the program was
-    forked from a warm interpreter: speed is all that this changes.
+    forked from a warm interpreter: speed is all that this changes. `denied_calls` is None unless `explain` was asked for.
     """
 
     id: str
@@ -98,6 +109,7 @@ class ExecutionResult(Record):
     network_refused: int = 0
     tier: str = "sampled"
     warm: bool = False
+    denied_calls: tuple[DeniedCall, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -120,6 +132,7 @@ class ExecutionResult(Record):
         del values["stdout_bytes"], values["stderr_bytes"]
         values["stdout"], values["stderr"] = self.stdout, self.stderr
         values["files"] = [{"path": _printable(f.path), **_data_as_json(f.data)} for f in self.files]
+        values["denied_calls"] = None if self.denied_calls is None else [call.as_dict() for call in self.denied_calls]
         values["skipped_files"] = [{"path": _printable(s.path), "why": s.why} for s in self.skipped_files]
         return values
 
@@ -134,8 +147,11 @@ def _data_as_json(data: bytes) -> dict[str, str]:
 
 
 def _printable(path: str) -> str:
-    # A name that is not UTF-8 carries surrogates, which JSON writers pass on and readers choke on.
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+    # A name that is not UTF-8 carries surrogates, which JSON writers pass on and readers choke on. Backslashes are doubled
+    # where they could be taken for those: no two names come out as one.
+    if path.isascii() and "\\" not in path:
+        return path
+    return path.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _check_args(args: object) -> None:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from .live import Spawn
 
 
-def require(spawn: Spawn, without: frozenset[str]) -> None:
-    """Return where every wall but those given up was seen to hold; else raise `SandboxUnavailable`."""
-    remembered = _Remembered(without)
+def require(spawn: Spawn, without: frozenset[str], runsc: str = "") -> None:
+    """Return where every wall but those given up was seen to hold, inside gVisor with `runsc`; else raise `SandboxUnavailable`."""
+    remembered = _Remembered(without, runsc)
     if remembered.holds():
         return
     from . import canary  # noqa: PLC0415 - once a boot
 
-    down = missing(canary.probe(spawn, without), without)
+    down = missing(canary.probe(spawn, without, runsc), without)
     if down:
         # Where only /proc is down, what it would have shown is down for no reason of its own.
         first = next((probe for probe in down if probe.seen == "not mounted"), down[0])
@@ -35,19 +35,20 @@ def require(spawn: Spawn, without: frozenset[str]) -> None:
     remembered.keep()
 
 
-_SOURCES = ("init.py", "tree.py", "landlock.py", "kernel.py", "filters/x86_64-plain.bpf", "isolation/namespaces.py")
+_SOURCES = ("init.py", "tree.py", "landlock.py", "kernel.py", "filters/x86_64-plain.bpf", "isolation/namespaces.py",
+            "isolation/gvisor.py")  # fmt: skip
 
 
 class _Remembered:
     """The file that says for which host, boot, user and version all walls were seen to hold."""
 
-    def __init__(self, without: frozenset[str]) -> None:
+    def __init__(self, without: frozenset[str], runsc: str) -> None:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         self._path = os.path.join(cache, "fumehood", "walls")
-        self._key = self._make_key(without)
+        self._key = self._make_key(without, runsc)
 
     @staticmethod
-    def _make_key(without: frozenset[str]) -> str:
+    def _make_key(without: frozenset[str], runsc: str) -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
         try:
@@ -66,6 +67,7 @@ class _Remembered:
             here,
             str(changed),
             ",".join(sorted(without)),
+            *([runsc, str(os.stat(runsc).st_mtime_ns)] if runsc else []),
         )
         return " ".join(parts)
 

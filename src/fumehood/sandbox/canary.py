@@ -14,10 +14,10 @@ from . import landlock, own_interpreter
 from .cgroup import Cgroup, sweep
 from .spec import Spec
 from .supervisor import Outcome, Stdin, supervise, watch
-from .walls import WALLS, Probe
+from .walls import GVISOR_WALLS, WALLS, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .live import Spawn
     from .warm import Zygote
@@ -27,13 +27,21 @@ _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _LIMITS = Limits(wall_seconds=20, memory_bytes=128 * MiB, disk_bytes=8 * MiB, disk_files=512, pids=32)
 
 
-def probe(spawn: Spawn, without: frozenset[str] = frozenset()) -> list[Probe]:
-    """Try every wall from inside a sandbox; return one finding for each, in the order of `WALLS`."""
+def probe(spawn: Spawn, without: frozenset[str] = frozenset(), runsc: str = "") -> list[Finding]:
+    """Try every wall from inside a sandbox; return one finding for each, in the order of `WALLS`.
+
+    With `runsc`, gVisor's program, try what `GVISOR_WALLS` names inside gVisor.
+    """
     sweep()
-    return _probe(lambda spec: supervise(spec, spawn, stdin=Stdin()), without)
+    inside = {"isolation": "gvisor", "runsc": runsc} if runsc else {}
+
+    def run(spec: Spec) -> Outcome:
+        return supervise(spec.replace(**inside), spawn, stdin=Stdin())
+
+    return _probe(run, without, GVISOR_WALLS if runsc else WALLS)
 
 
-def probe_warm(zygote: Zygote) -> list[Probe]:
+def probe_warm(zygote: Zygote) -> list[Finding]:
     """Do the same in a sandbox forked from a zygote."""
 
     def run(spec: Spec) -> Outcome:
@@ -49,29 +57,29 @@ def probe_warm(zygote: Zygote) -> list[Probe]:
     return _probe(run, frozenset())
 
 
-def _probe(run: Callable[[Spec], Outcome], without: frozenset[str]) -> list[Probe]:
+def _probe(run: Callable[[Spec], Outcome], without: frozenset[str], walls: Mapping[str, str] = WALLS) -> list[Finding]:
     try:
         found = _run(run, without)
     except SandboxFailed as error:
-        return [Probe(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in WALLS]
+        return [Finding(wall=wall, up=False, seen=str(error), remedy=_remedy(wall, str(error))) for wall in walls]
     nothing = (False, "the canary did not get that far")
     return [
-        Probe(wall=wall, up=up, seen=seen, remedy="" if up else _remedy(wall, seen))
-        for wall in WALLS
+        Finding(wall=wall, up=up, seen=seen, remedy="" if up else _remedy(wall, seen))
+        for wall in walls
         for up, seen in [found.get(wall, nothing)]
     ]
 
 
-def memory_tier() -> Probe:
+def memory_tier() -> Finding:
     """Say how memory and processes are bounded here: by a cgroup or by sampling. Sampling is a tier, not a fault."""
     group = Cgroup.open(_LIMITS)
     if group is None:
-        return Probe(
+        return Finding(
             wall="cgroup", up=False, seen="no cgroup with memory and pids can be made: the supervisor samples",
             remedy="For a cgroup v2 of your own run under `systemd-run --user --scope -p Delegate=yes`, or as root.",
         )  # fmt: skip
     group.close()
-    return Probe(wall="cgroup", up=True, seen="the kernel bounds memory and processes of the whole tree")
+    return Finding(wall="cgroup", up=True, seen="the kernel bounds memory and processes of the whole tree")
 
 
 def _run(run: Callable[[Spec], Outcome], without: frozenset[str]) -> dict[str, tuple[bool, str]]:
@@ -93,6 +101,7 @@ def _run(run: Callable[[Spec], Outcome], without: frozenset[str]) -> dict[str, t
                 str(port),
                 namespaces,
                 limits,
+                os.uname().release,
             ),
             environment={},
             mounts=own_interpreter.mounts(),

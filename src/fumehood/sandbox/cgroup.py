@@ -78,28 +78,38 @@ class Cgroup:
         group = cls(folders, 1)
         # In this order: memory with swap may never be below memory alone.
         settings = {"memory.limit_in_bytes": str(memory), "memory.memsw.limit_in_bytes": str(memory)}
-        if not group._make("memory", settings, optional=("memory.memsw.limit_in_bytes",)):
+        # What waits in sockets of the internet's protocols has a counter of its own, which is only there once it has a limit.
+        settings["memory.kmem.tcp.limit_in_bytes"] = str(memory)
+        if not group._make(
+            "memory", settings, optional=("memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes")
+        ):
             return None
         if not group._make("pids", {"pids.max": str(processes)}):
             group.close()
             return None
-        group._share_processors(root, own.get("cpu"), name)
+        group._share_processors(root, own, name)
         return group._open_peak(f"{folders['memory']}/memory.max_usage_in_bytes")
 
-    def _share_processors(self, root: str, own: str | None, name: str) -> None:
-        """Add a group of the `cpu` controller, where there is one: a courtesy among sandboxes, which no promise of a tier needs."""
-        if own is None:
-            return
-        folder = f"{root}/cpu{own.rstrip('/')}/{name}"
-        try:
-            os.mkdir(folder)
-        except OSError:
-            return
-        self._folders["cpu"] = folder
-        try:
-            kernel.write_file(f"{folder}/cpu.shares", _SHARES)
-        except OSError:
-            pass  # one share of the usual size, then
+    def _share_processors(self, root: str, own: dict[str, str], name: str) -> None:
+        """Add groups of `cpu` and `cpuacct`, where there are any: no promise of a tier needs them.
+
+        On most hosts they are one hierarchy, and this one group; on others it costs a second.
+        """
+        for controller in ("cpu", "cpuacct"):
+            if controller not in own:
+                continue
+            folder = os.path.realpath(f"{root}/{controller}") + f"{own[controller].rstrip('/')}/{name}"
+            try:
+                if folder not in self._folders.values():
+                    os.mkdir(folder)
+            except OSError:
+                continue
+            self._folders[controller] = folder
+        if "cpu" in self._folders:
+            try:
+                kernel.write_file(f"{self._folders['cpu']}/cpu.shares", _SHARES)
+            except OSError:
+                pass  # one share of the usual size, then
 
     def _make(self, which: str, settings: dict[str, str], optional: tuple[str, ...] = ()) -> bool:
         folder = self._folders[which]
@@ -130,7 +140,7 @@ class Cgroup:
         """The folder to be born in (v2), or the files to write a pid into (v1)."""
         if self._version == 2:
             return tuple(self._folders.values())
-        return tuple(f"{folder}/cgroup.procs" for folder in self._folders.values())
+        return tuple(f"{folder}/cgroup.procs" for folder in dict.fromkeys(self._folders.values()))
 
     def expect_moves(self) -> None:
         """Have moves into groups in the next milliseconds not wait for all processors, by having that wait begin now.
@@ -151,6 +161,23 @@ class Cgroup:
             kernel.write_file(f"{own_group}/tasks", str(threading.get_native_id()))
         except OSError:
             pass  # then they wait
+
+    def stand_back(self, *, really: bool = True) -> bool:
+        """Have its processes run where nobody else wants to, or as others again; return whether the kernel can do that."""
+        folder = self._folders.get("cpu", self._folders.get("unified"))
+        try:
+            kernel.write_file(f"{folder}/cpu.idle", "1" if really else "0")
+        except OSError:
+            return False  # older than Linux 5.15, or processors are not shared by groups here
+        return True
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """The processor time of all that was ever in it, however it ended; None where groups do not count it here."""
+        if self._version == 2:
+            return _count(f"{self._folders['unified']}/cpu.stat", "usage_usec") / 1e6
+        nanoseconds = _read(f"{self._folders['cpuacct']}/cpuacct.usage") if "cpuacct" in self._folders else ""
+        return int(nanoseconds) / 1e9 if nanoseconds else None
 
     @property
     def oom_kills(self) -> int:
@@ -182,7 +209,7 @@ class Cgroup:
         """Remove the groups, whose processes must be dead or dying."""
         self.abandon()
         until = time.monotonic() + _DYING_SECONDS
-        for folder in self._folders.values():
+        for folder in dict.fromkeys(self._folders.values()):
             while True:
                 try:
                     os.rmdir(folder)
@@ -232,7 +259,7 @@ def _places(lines: list[list[str]], root: str) -> list[str]:
         f"{root}/{controller}{path}"
         for _number, names, path in lines
         for controller in names.split(",")
-        if controller in ("memory", "pids", "cpu")
+        if controller in ("memory", "pids", "cpu", "cpuacct")
     ]
     for number, _names, path in lines:
         parts = path.strip("/").split("/") if number == "0" else []

@@ -7,6 +7,7 @@ decides anything but what a cell is reported to have shown.
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 
 from ..protocol.session import CellError, Cleared, Display, Output
@@ -100,7 +101,22 @@ def _message(data: bytearray) -> dict[str, Any]:
         raise BrokenProtocol("a message is not JSON") from error
     if not isinstance(message, dict) or not message:
         raise BrokenProtocol("a message is not an object")
-    return message
+    # JSON may spell halves of characters, which no encoder takes: none may reach a caller.
+    return _whole(message) if _HALF_A_CHARACTER.search(data) else message
+
+
+_HALF_A_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _whole(value: Any) -> Any:
+    """Return the value with a question mark for each half of a character in it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(each) for key, each in value.items()}
+    return value
 
 
 def event_of(message: dict[str, Any]) -> Event | None:

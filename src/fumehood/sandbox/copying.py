@@ -97,17 +97,22 @@ def serve(launcher: socket) -> None:
 
 def _rehearse() -> None:
     """Do for the first time what is done for each copy, so that the memory it touches is this process's own by then."""
+    maker = os.getpid()
     pid = kernel.fork()
     if pid == 0:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
-        while True:
+        # Whose maker died before that line has another parent, and would wait for ever.
+        while os.getppid() == maker:
             tracing.pause()
-    stranger = _seize(pid)
-    stranger.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
-    stranger.write(b"\0")
-    _refuse_shared_memory(pid)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
+        os._exit(1)
+    try:
+        stranger = _seize(pid)
+        stranger.call(_number("prctl"), kernel.PR_SET_DUMPABLE, 1)
+        stranger.write(b"\0")
+        _refuse_shared_memory(pid)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
 
 
 class _Copier:

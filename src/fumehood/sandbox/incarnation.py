@@ -18,14 +18,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ForkRefused, SandboxFailed, SessionBusy, SessionDead
-from ..protocol.record import Record
 from ..protocol.session import CellResult, Death, Event, Output
+from .cell import Cell, Held, Shown
 from .channel import BrokenProtocol, Channel, event_of
 from .init import ENDED, REPORT
 from .usage import tree_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Literal
 
     from ..protocol.limits import Limits
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .live import Live
 
 _START_SECONDS = 60.0
+# A cell that has run for so long lets those go first that have just begun: docs/decisions/0014.
+_STAND_BACK_SECONDS = 0.5
 # What an interrupted cell has to come to its end. It is interrupted twice, since an interpreter that is about to block
 # sleeps through a signal that came just before; then its session is killed.
 _INTERRUPTS = 2
@@ -65,33 +67,6 @@ class Opened:
         self.release()
 
 
-class Held(Record):
-    """A program that came to a stand: its pid inside, and what of it no fork takes along. The guest's own word."""
-
-    pid: int
-    lost: tuple[str, ...]
-
-
-class _Cell:
-    """What is known of the cell that runs. Its events end with None."""
-
-    def __init__(self, seconds: float, early: Iterable[Event] = ()) -> None:
-        self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        for event in early:
-            self.events.put(event)
-        self.started = time.monotonic()
-        self.deadline = self.started + seconds
-        self.shown_bytes = 0
-        self.interrupts = 0
-        self.ok = False
-        self.ended: Literal["finished", "timeout", "output_limit", "died"] = "finished"
-        self.held: Held | None = None
-
-    def is_well(self) -> bool:
-        """Whether nothing has cut it short."""
-        return self.ended == "finished"
-
-
 class Incarnation:
     """One life of a session: one sandbox, and the thread that listens to it.
 
@@ -113,6 +88,7 @@ class Incarnation:
         self._early_bytes = 0
         self._wish: Death | None = None
         self._status: int | None = None
+        self._used_seconds = 0.0
         self._leaving = self._holds = False
         self.death: Death | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -121,8 +97,8 @@ class Incarnation:
         self._live.channel.setblocking(False)
         self._channel = Channel(self._live.channel, limits.output_bytes + _PIECE)
         # That its program says that it is ready is its first cell.
-        self._first = _Cell(_RESUME_SECONDS if opened.ran_before else _START_SECONDS)
-        self._cell: _Cell | None = self._first
+        self._first = Cell(_RESUME_SECONDS if opened.ran_before else _START_SECONDS)
+        self._cell: Cell | None = self._first
         self._listener = threading.Thread(target=self._listen, name="fumehood-session", daemon=True)
 
     def start(self) -> None:
@@ -180,12 +156,12 @@ class Incarnation:
                 os.eventfd_write(self._wake, 1)
         self._listener.join()
 
-    def _begin(self, text: str, seconds: float, *, holds: bool = False) -> _Cell:
+    def _begin(self, text: str, seconds: float, *, holds: bool = False) -> Cell:
         with self._lock:
             self._check_alive()
             if self._cell is not None:
                 raise SessionBusy("a cell runs that could not be ended yet: wait, or restart the session")
-            cell = self._cell = _Cell(seconds, self._early)
+            cell = self._cell = Cell(seconds, self._early)
             self._early, self._early_bytes, self._holds = [], 0, holds
             self._channel.send(text.encode("utf-8", "surrogatepass"))
             if self._channel.is_waiting:
@@ -196,31 +172,46 @@ class Incarnation:
         if self.death is not None:
             raise SessionDead(f"the session is dead ({self.death.reason}: {self.death.detail}): restart it")
 
-    def _await(self, cell: _Cell, on_event: Listener | None) -> list[Event]:
+    def _await(self, cell: Cell, on_event: Listener | None) -> list[Event]:
         """Collect the cell's events until it has ended, and look at its clock."""
-        events: list[Event] = []
-        sampled = self._live.cgroup is None
+        shown, sampled = Shown(), self._live.cgroup is None
         while True:
-            left = max(0.0, cell.deadline - time.monotonic())
             try:
-                event = cell.events.get(timeout=min(left, _SAMPLE_SECONDS) if sampled else left)
+                event = cell.events.get(timeout=self._until_next_look(cell, sampled=sampled))
             except queue.Empty:
                 if sampled:
                     self._look_at_memory()
-                if time.monotonic() >= cell.deadline:
-                    self._stop(cell, "timeout")
-                continue
-            if event is None:
-                return events
-            last = events[-1] if events else None
-            if isinstance(event, Output) and isinstance(last, Output) and event.stream == last.stream:
-                events[-1] = last.replace(text=last.text + event.text)
+                self._let_others_first(cell)
+                self._look_at_processor_time(self._live.group_seconds)
             else:
-                events.append(event)
-            if on_event is not None:
-                on_event(event)
+                if event is None:
+                    break
+                shown.add(event)
+                if on_event is not None:
+                    on_event(event)
+            # Not only where nothing comes: small pieces may come without end.
+            if time.monotonic() >= cell.deadline:
+                self._stop(cell, "timeout")
+        if cell.stands_back and self._live.cgroup is not None:
+            self._live.cgroup.stand_back(really=False)
+        return shown.all()
 
-    def _stop(self, cell: _Cell, why: Literal["timeout", "output_limit"]) -> None:
+    def _until_next_look(self, cell: Cell, *, sampled: bool) -> float:
+        left = max(0.0, cell.deadline - time.monotonic())
+        return min(left, _SAMPLE_SECONDS if sampled else _STAND_BACK_SECONDS)
+
+    def _look_at_processor_time(self, used_seconds: float) -> None:
+        if used_seconds >= self._limits.cpu_seconds and self.death is None:
+            self._kill("timeout", f"{self._limits.cpu_seconds:g} seconds of CPU time are used up")
+
+    def _let_others_first(self, cell: Cell) -> None:
+        """Have a long cell stand back; where no cgroup can be told so it could not be undone, and is not done."""
+        if not cell.stands_back and time.monotonic() >= cell.started + _STAND_BACK_SECONDS:
+            cell.stands_back = True
+            if self._live.cgroup is not None:
+                self._live.cgroup.stand_back()
+
+    def _stop(self, cell: Cell, why: Literal["timeout", "output_limit"]) -> None:
         """Interrupt a cell that must not go on; kill the session where it does all the same."""
         if cell.interrupts < _INTERRUPTS:
             if cell.is_well():
@@ -237,10 +228,8 @@ class Incarnation:
         with self._lock:
             if self._cell is None or self.death is not None:
                 return
-            if not self._live.is_dead() and (program := self._live.program_pid) is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    # With its children, as the terminal's Ctrl-C: it leads a process group.
-                    os.killpg(program, signal.SIGINT)
+            if not self._live.is_dead():
+                self._live.interrupt()
 
     def end(self, reason: DeathReason, detail: str) -> None:
         """End it, whatever it does, and wait until it is dead."""
@@ -275,7 +264,8 @@ class Incarnation:
                 return
             self._live.give_up_old_memory()
             pid, disk = self._live.pid, os.fstatvfs(self._live.work)
-        _cpu, resident = tree_usage(pid)
+        cpu_seconds, resident = tree_usage(pid)
+        self._look_at_processor_time(cpu_seconds)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize
         if held > self._limits.memory_bytes:
             self._kill("out_of_memory", f"its processes and files held {held} bytes of {self._limits.memory_bytes}")
@@ -305,7 +295,7 @@ class Incarnation:
             if self._leaving:
                 return
             if live.program in ready:
-                self._status = live.program_status
+                self._status, self._used_seconds = live.program_end
             self._read_messages(poll)
             for descriptor, name in streams.items():
                 while self._read_stream(descriptor, name, poll):
@@ -358,7 +348,7 @@ class Incarnation:
         kind = message.get("type")
         if kind in (*_LAST, "error"):
             self._drain_streams()
-        held = _held(message) if kind == "still" else None
+        held = Held.of(message) if kind == "still" else None
         if kind in _LAST:
             with self._lock:
                 cell, self._cell = self._cell, None
@@ -413,7 +403,8 @@ class Incarnation:
         if message is None:
             return False
         if message[0] == ENDED and len(message[1]) == REPORT.size:
-            self._status = REPORT.unpack(message[1])[0]
+            self._status, *times, _largest = REPORT.unpack(message[1])
+            self._used_seconds = times[0] + times[2] + (times[1] + times[3]) / 1e6
         elif not message[0]:
             with contextlib.suppress(KeyError):
                 poll.unregister(self._live.control.fileno())
@@ -446,16 +437,9 @@ class Incarnation:
             return Death(reason="exited", detail=f"its program ended with exit code {os.WEXITSTATUS(status)}")
         number = os.WTERMSIG(status)
         name = signal.Signals(number).name
-        if number == signal.SIGXCPU:
+        if number in (signal.SIGXCPU, signal.SIGKILL) and self._used_seconds >= int(self._limits.cpu_seconds):
             return Death(reason="timeout", detail=f"{self._limits.cpu_seconds:g} seconds of CPU time are used up")
         return Death(reason="killed" if number == signal.SIGKILL else "crashed", detail=f"signal {name} ended it")
-
-
-def _held(message: dict[str, Any]) -> Held:
-    pid, lost = message.get("pid"), message.get("lost")
-    if not isinstance(pid, int) or not isinstance(lost, list):
-        raise BrokenProtocol("a message is not what was agreed on")
-    return Held(pid=pid, lost=tuple(str(each)[:100] for each in lost[:100]))
 
 
 class _Closed:

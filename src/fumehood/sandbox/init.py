@@ -17,13 +17,32 @@ from .spec import GATEWAY, USER_ID
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from typing import Protocol
 
     from .spec import Spec
+
+    class Inner(Protocol):
+        """What another isolation than the default does in place of this module's own."""
+
+        def orders(self, spec: Spec, wiring: Wiring) -> bytes:
+            """Return what it is told, while this process may still load modules."""
+
+        def prepare(self, sources: dict[str, int], spec: Spec, wiring: Wiring, orders: bytes) -> int:
+            """Put up the walls; return `/work`, open."""
+
+        def start(self) -> int:
+            """Start the program; return its pid, or the negative errno."""
+
+        def problem(self) -> str:
+            """Return why the program did not run at all, "" where it did."""
+
 
 #: First byte of a message from here to the host.
 READY, FAILED, ENDED = b"R", b"F", b"E"
 #: Before READY, with the listening socket of a sandbox that has a gateway.
 LISTENS = b"L"
+#: Before READY, with the listener at which refused calls wait, where the sandbox is to be explained.
+ASKS = b"A"
 #: After ENDED: wait status; user CPU, system CPU as seconds and microseconds; largest resident KiB: `struct rusage` up to there.
 REPORT = struct.Struct("=iqqqqq104x")
 #: A time of that kind.
@@ -34,6 +53,10 @@ CHANNEL = 63
 MAPPED = b"m"
 #: To a warm sandbox's maker, after that: its cgroup is entered, so what it makes from here on is born there.
 ENTERED = b"e"
+
+
+#: The signal by which the host has process 1 interrupt a program that another kernel than the host's runs: SIGUSR1.
+PASS_INTERRUPT = 10
 
 
 class Wiring:
@@ -53,11 +76,14 @@ class Wiring:
         self.sampled = sampled
 
 
-def run(spec: Spec, wiring: Wiring, user: int | None) -> None:
-    """Do the whole job and exit the process. `user` is the global uid to become, None for the caller's own."""
+def run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None = None) -> None:
+    """Do the whole job and exit the process. `user` is the global uid to become, None for the caller's own.
+
+    `inner` is a second isolation, which runs inside and starts the program itself.
+    """
     status = 1
     try:
-        status = _run(spec, wiring, user)
+        status = _run(spec, wiring, user, inner)
     except Exception as error:  # noqa: BLE001 - the outermost frame of this process; there is no one else to tell
         text = str(error) if isinstance(error, OSError) else repr(error)
         tell(wiring.control, FAILED + text.encode("utf-8", "replace")[:1000])
@@ -65,33 +91,58 @@ def run(spec: Spec, wiring: Wiring, user: int | None) -> None:
         os._exit(status)
 
 
-def _run(spec: Spec, wiring: Wiring, user: int | None) -> int:
+def _run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None) -> int:
     if os.read(wiring.mapped, 1) != MAPPED:
         return 1  # the parent died before it could map our user
     settle_descriptors(wiring)
     sources = tree.open_sources(spec)
-    system_calls = filters.load(kernel.MACHINE, spec.profile, sampled=wiring.sampled)
+    system_calls, orders = _filter(spec, wiring), b"" if inner is None else inner.orders(spec, wiring)
     become_user(user)
     kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")
     kernel.raise_loopback()
     if spec.gateway:
         _open_gateway(wiring.control)
-    if "seccomp" in spec.without:
-        _forbid_nested_namespaces()
-    tree.build(sources, spec)
-    work = _lay_files(spec)
-    give_up_privileges(spec, wiring)
-    seal(spec, system_calls)
-    verify(spec)
+    if inner is None:
+        work = _prepare(sources, spec, wiring, system_calls, shares_user=user is None)
+    else:
+        work = inner.prepare(sources, spec, wiring, orders)
     tell(wiring.control, READY, work, *open_counters())
     os.close(work)
-    program = _start(spec)
+    program = _start(spec) if inner is None else inner.start()
     if program < 0:
         tell(wiring.control, FAILED + f"{spec.argv[0]}: {os.strerror(-program)}".encode())
         return 1
-    tell(wiring.control, ENDED + wait_and_end_all(program))
+    report = wait_and_end_all(program)
+    if inner is not None and (problem := inner.problem()):
+        tell(wiring.control, FAILED + problem.encode())
+        return 1
+    tell(wiring.control, ENDED + report)
     return 0
+
+
+def _prepare(sources: dict[str, int], spec: Spec, wiring: Wiring, system_calls: bytes, *, shares_user: bool) -> int:
+    """Put up the walls; return `/work`, open."""
+    if "seccomp" in spec.without:
+        _forbid_nested_namespaces()
+    tree.build(sources, spec)
+    work = lay_files(spec, "/work")
+    give_up_privileges(spec, wiring, shares_user=shares_user)
+    if spec.explain:
+        _seal_asking(wiring.control, system_calls)
+    else:
+        seal(spec, system_calls)
+    verify(spec)
+    return work
+
+
+def _filter(spec: Spec, wiring: Wiring) -> bytes:
+    system_calls = filters.load(kernel.MACHINE, spec.profile, sampled=wiring.sampled)
+    if not spec.explain:
+        return system_calls
+    from .seccomp import notifying  # noqa: PLC0415 - explanations alone need the compiler
+
+    return notifying(system_calls)
 
 
 def settle_descriptors(wiring: Wiring) -> None:
@@ -140,8 +191,9 @@ def _forbid_nested_namespaces() -> None:
         file.write("0")
 
 
-def _lay_files(spec: Spec) -> int:
-    os.chdir("/work")
+def lay_files(spec: Spec, folder: str) -> int:
+    """Write the execution's files into its working folder; return that, open."""
+    os.chdir(folder)
     lay(spec.files)
     return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -165,9 +217,11 @@ def fill(descriptor: int, data: bytes) -> None:
         os.close(descriptor)
 
 
-def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
+def give_up_privileges(spec: Spec, wiring: Wiring, *, shares_user: bool) -> None:
     """Set limits, drop capabilities, tie this process to its maker's life, and put up Landlock."""
-    rlimits.apply(spec.limits, sampled=wiring.sampled, forkable=spec.forkable, keepers=wiring.keepers)
+    rlimits.apply(
+        spec.limits, sampled=wiring.sampled, forkable=spec.forkable, keepers=wiring.keepers, shares_user=shares_user
+    )
     reset_signals()
     kernel.drop_capabilities()
     confine(spec, wiring)
@@ -178,7 +232,7 @@ def confine(spec: Spec, wiring: Wiring) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     # After the last change of credentials, which would clear it.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
-    if _is_dead(wiring.parent):
+    if is_dead(wiring.parent):
         os._exit(1)  # it died before the line above, whose signal then never comes
     if "landlock" not in spec.without:
         writable = tuple(mount.inside for mount in spec.mounts if mount.writable)
@@ -190,6 +244,14 @@ def seal(spec: Spec, system_calls: bytes) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     if "seccomp" not in spec.without:
         kernel.seccomp_filter(system_calls)
+
+
+def _seal_asking(control: socket, system_calls: bytes) -> None:
+    """Do the same with a filter that asks the host before it refuses."""
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    listener = kernel.seccomp_filter(system_calls, listens=True)
+    tell(control, ASKS, listener)
+    os.close(listener)
 
 
 def reset_signals() -> None:
@@ -204,7 +266,8 @@ def reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def _is_dead(pidfd: int) -> bool:
+def is_dead(pidfd: int) -> bool:
+    """Whether a process has ended."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

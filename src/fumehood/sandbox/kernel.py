@@ -243,11 +243,15 @@ def keep_capabilities(*capabilities: int, lent: bool = False) -> None:
     syscall("capset", header, (ctypes.c_uint32 * 6)(kept, kept, kept if lent else 0))
 
 
-def seccomp_filter(program: bytes) -> None:
-    """Install a compiled BPF filter on this thread; its children inherit it."""
+def seccomp_filter(program: bytes, *, listens: bool = False) -> int:
+    """Install a compiled BPF filter on this thread; its children inherit it.
+
+    Return 0, or, where it `listens`, the descriptor at which the calls that it asks about wait for an answer.
+    """
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _Fprog(len(program) // 8, ctypes.addressof(buffer))
-    syscall("seccomp", 1, 0, ctypes.byref(fprog))  # SECCOMP_SET_MODE_FILTER
+    # SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER
+    return syscall("seccomp", 1, 8 if listens else 0, ctypes.byref(fprog))
 
 
 def open_beneath(directory: int, path: bytes, flags: int) -> int:

@@ -16,7 +16,7 @@ import time
 from ..errors import SandboxFailed
 from . import kernel
 from .cgroup import Cgroup
-from .init import FAILED, LISTENS, MICROSECONDS, READY
+from .init import ASKS, FAILED, LISTENS, MICROSECONDS, PASS_INTERRUPT, READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ MESSAGE = 1 << 16
 
 # Which of them come with which message; what more comes with the first are `counters`.
 _DESCRIPTORS = {
-    READY: ("work",), LISTENS: ("gateway",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
+    READY: ("work",), LISTENS: ("gateway",), ASKS: ("listener",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
 }  # fmt: skip
 _CMSG_CLOEXEC = 0x40000000
-_SIGSTOP, _SIGKILL, _SIGCHLD = 19, 9, 17
+_SIGINT, _SIGSTOP, _SIGKILL, _SIGCHLD = 2, 19, 9, 17
 
 
 class Live:
@@ -77,13 +77,19 @@ class Live:
         self.counters: list[int] = []
         #: The listening socket of one that has a gateway, until somebody takes it.
         self.gateway = -1
+        #: Where refused calls wait for an answer, of one that is to be explained.
+        self.listener = -1
         #: CPU that a warm program had used before its order; None while it does not wait for one.
         self.used_seconds: float | None = None
+        #: What its cgroup had counted of the processor before its program began.
+        self.group_used_seconds = 0.0
         #: Its number among the user ids of its zygote, which gives it out anew once this is dead.
         self.user = -1
         #: When the order was sent; a warm program's clock starts there.
         self.ordered_at = 0.0
         self._pid = -1
+        # Whether its program is of another kernel's, which process 1 has to ask.
+        self._passes_interrupts = False
         #: A copy's program, by pidfd: process 1 is then an empty process that reports nothing, nor ends with it.
         self.program = -1
 
@@ -95,6 +101,7 @@ class Live:
     def start(self, spec: Spec, spawn: Spawn, user: int | None) -> None:
         """Have it made cold."""
         try:
+            self._passes_interrupts = spec.isolation == "gvisor"
             self._pid, self.process = spawn(spec, self.stdio, self.far, self.entrances, user)
         except OSError as error:
             raise SandboxFailed(f"no sandbox could be started: {error}. `fumehood doctor` tells why") from error
@@ -126,14 +133,35 @@ class Live:
             return next((int(word) for word in file.read().split()), None)
 
     @property
-    def program_status(self) -> int | None:
-        """The wait status of a copy's program, which has ended; None where it cannot be told."""
+    def program_end(self) -> tuple[int | None, float]:
+        """The wait status of a copy's program, which has ended, None where it cannot be told; and its CPU seconds."""
         try:
             # Process 1 does not wait for it, so it stays to be looked at.
             with open(f"/proc/{_pid_of(self.program)}/stat", "rb") as file:
-                return int(file.read().split()[-1])
-        except (OSError, ValueError):
-            return None
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return None, 0.0
+        return int(fields[-1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def begin_group_time(self) -> None:
+        """Take what its cgroup has counted of the processor for the time before its program."""
+        self.group_used_seconds = (self.cgroup.cpu_seconds or 0.0) if self.cgroup is not None else 0.0
+
+    @property
+    def group_seconds(self) -> float:
+        """What its cgroup has counted of the processor since then; 0 where none counts."""
+        counted = self.cgroup.cpu_seconds if self.cgroup is not None else None
+        return 0.0 if counted is None else counted - self.group_used_seconds
+
+    def interrupt(self) -> None:
+        """Have its program interrupted, with its children, as by the terminal's Ctrl-C; nothing happens where it has ended."""
+        if self._passes_interrupts:
+            kernel.send_signal(self.process, PASS_INTERRUPT)
+        elif (program := self.program_pid) is not None:
+            try:
+                os.killpg(program, _SIGINT)  # it leads a process group
+            except ProcessLookupError:
+                pass
 
     def enter_cgroup(self) -> None:
         """Move its first process into its cgroup, if it has one."""
@@ -182,6 +210,7 @@ class Live:
             elif message[0] == WAITING:
                 self.used_seconds = MICROSECONDS.unpack(message[1])[0] / 1e6
                 self._settle(deadline)
+                self.begin_group_time()
             elif message[0] not in (BORN, READY):
                 return False
         return True
@@ -274,11 +303,11 @@ class Live:
 
     def _close_streams(self) -> None:
         streams = (self.stdin, self.stdout, self.stderr, *self.stdio)
-        for descriptor in (*streams, self.work, self.gateway, *self.counters):
+        for descriptor in (*streams, self.work, self.gateway, self.listener, *self.counters):
             if descriptor >= 0:
                 os.close(descriptor)
         self.counters = []
-        self.stdin = self.stdout = self.stderr = self.work = self.gateway = -1
+        self.stdin = self.stdout = self.stderr = self.work = self.gateway = self.listener = -1
         self.control.close()
         self.far.close()
         if self.channel is not None:

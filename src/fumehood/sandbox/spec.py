@@ -29,6 +29,8 @@ class Spec(Record):
     `argv[0]` is a path inside the walls. `environment` is complete. `mounts` come on top of the base system's.
     `files` are laid into `/work`. `profile` is the list of system calls, one of `syscalls.PROFILES`.
     `without` names the walls that the operator gave up, in so many words. `forkable`: a session, whose copies have other disks.
+    `explain`: its filter asks the host before it refuses a call.
+    `isolation`: who answers its system calls, "namespaces" (the host's kernel) or "gvisor", which is then at `runsc`.
     `gateway`: it has a listening socket at `GATEWAY` of its own loopback, and the host takes what connects there.
     """
 
@@ -41,6 +43,9 @@ class Spec(Record):
     without: frozenset[str] = frozenset()
     forkable: bool = False
     gateway: bool = False
+    explain: bool = False
+    isolation: str = "namespaces"
+    runsc: str = ""
 
     def as_plain(self) -> tuple[Any, ...]:
         """Return the same as tuples, dicts, numbers and texts alone, for `marshal`."""
@@ -55,12 +60,15 @@ class Spec(Record):
             tuple(self.without),
             self.forkable,
             self.gateway,
+            self.explain,
+            self.isolation,
+            self.runsc,
         )
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Spec:
         """Undo `as_plain`."""
-        argv, environment, mounts, files, limits, profile, without, forkable, gateway = plain
+        argv, environment, mounts, files, limits, profile, without, forkable, gateway, explain, isolation, runsc = plain
         return cls(
             argv=argv,
             environment=environment,
@@ -71,4 +79,7 @@ class Spec(Record):
             without=frozenset(without),
             forkable=forkable,
             gateway=gateway,
+            explain=explain,
+            isolation=isolation,
+            runsc=runsc,
         )

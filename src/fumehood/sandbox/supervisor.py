@@ -13,17 +13,20 @@ import time
 
 from ..errors import SandboxFailed
 from ..protocol.record import Record
-from .init import ENDED, LISTENS, READY, REPORT
+from .init import ASKS, ENDED, LISTENS, READY, REPORT
+from .isolation import gvisor
 from .isolation.namespaces import UserLease
 from .live import SETUP_SECONDS, Live
-from .usage import network_refused, tree_usage
+from .usage import MOST_LOCKS, holds_too_many_locks, network_refused, stand_back, tree_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from ..protocol.execution import DeniedCall
     from ..protocol.limits import Limits
+    from .denials import Denials
     from .live import Spawn
     from .spec import Spec
 
@@ -36,6 +39,8 @@ _QUIET_MILLISECONDS = 2
 # Sampling costs about 0.1 ms a time; memory must be looked at often, since a core can fill 20 MB in between.
 _SAMPLE_MEMORY_SECONDS = 0.02
 _SAMPLE_CPU_SECONDS = 0.1
+# A program that has computed for so long lets those go first that have just begun: docs/decisions/0014.
+_STAND_BACK_CPU_SECONDS = 0.5
 
 
 class Outcome(Record):
@@ -54,6 +59,7 @@ class Outcome(Record):
     peak_memory_bytes: int | None
     network_refused: int
     tier: str
+    denied_calls: tuple[DeniedCall, ...] | None = None
 
 
 class Stdin:
@@ -71,25 +77,34 @@ def supervise(
 
     `cancel`, a descriptor, ends it early once readable. Raises `SandboxFailed` where it could not be set up.
     """
+    limits = gvisor.outer_limits(spec.limits) if spec.isolation == "gvisor" else spec.limits
     with UserLease() as lease:
         # Ordinary users may have a delegated tree; root always has what the host has.
-        live = Live(spec.limits, cgroup="cgroup" not in spec.without)
+        live = Live(limits, cgroup="cgroup" not in spec.without)
         try:
             live.start(spec, spawn, lease.user)
-            return watch(live, spec.limits, stdin=stdin, on_output=on_output, cancel=cancel)
+            denials = _denials(spec.profile, live) if spec.explain else None
+            return watch(live, limits, stdin=stdin, on_output=on_output, cancel=cancel, denials=denials)
         finally:
             live.close()
 
 
+def _denials(profile: str, live: Live) -> Denials:
+    from .denials import Denials  # noqa: PLC0415 - 3 ms that explanations alone pay
+
+    return Denials(profile, sampled=live.cgroup is None)
+
+
 def watch(
     live: Live, limits: Limits, *, stdin: Stdin, on_output: Listener | None = None, cancel: int | None = None,
-    on_gateway: Callable[[int], None] | None = None,
+    on_gateway: Callable[[int], None] | None = None, denials: Denials | None = None,
 ) -> Outcome:  # fmt: skip
     """Do the same for a sandbox that was made, and for a warm one that has its order. The caller closes it.
 
-    `on_gateway` is given the listening socket of a sandbox that has a gateway, a descriptor which it owns.
+    `on_gateway` is given the listening socket of a sandbox that has a gateway, a descriptor which it owns. `denials` answers
+    for a sandbox that is to be explained.
     """
-    run = _Run(live, limits, stdin, on_output, cancel, on_gateway)
+    run = _Run(live, limits, stdin, on_output, cancel, on_gateway, denials)
     try:
         run.watch()
         return run.outcome()
@@ -102,10 +117,11 @@ def watch(
 class _Run:
     def __init__(
         self, live: Live, limits: Limits, stdin: Stdin, on_output: Listener | None, cancel: int | None,
-        on_gateway: Callable[[int], None] | None,
+        on_gateway: Callable[[int], None] | None, denials: Denials | None,
     ) -> None:  # fmt: skip
         self._live, self._limits, self._cgroup = live, limits, live.cgroup
         self._stdin, self._on_output, self._cancel, self._on_gateway = stdin, on_output, cancel, on_gateway
+        self._denials = denials
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._poll = select.poll()
         now = time.monotonic()
@@ -114,7 +130,7 @@ class _Run:
         self._detail = ""
         self._report: tuple[int, ...] | None = None
         self._cpu_seconds, self._peak_bytes = 0.0, 0
-        self._disk_was_full = False
+        self._disk_was_full = self._stands_back = False
         self._started = self._ended = now
         if live.ordered_at:
             self._start_clock(live.ordered_at)
@@ -140,7 +156,12 @@ class _Run:
 
     def _ends_quietly(self) -> bool:
         """Give a short program that nobody listens to a moment to end: each line of it would wake this process otherwise."""
-        if self._on_output is not None or self._cancel is not None or self._live.stdin >= 0:
+        if (
+            self._on_output is not None
+            or self._cancel is not None
+            or self._live.stdin >= 0
+            or self._denials is not None
+        ):
             return False
         for descriptor, _event in self._poll.poll(_QUIET_MILLISECONDS):
             if descriptor == self._live.process:
@@ -165,9 +186,11 @@ class _Run:
             pause = min(self._deadline, self._next_sample) - time.monotonic()
             events = poll.poll(max(0, pause * 1000))
             ready = [descriptor for descriptor, _event in events]
-            for descriptor in ready:
+            for descriptor, event in events:
                 if descriptor in handlers:
                     handlers[descriptor]()
+                elif descriptor == live.listener:
+                    self._answer(event)
             # Process 1 reports after it has reaped all others. It is ours, and ends by itself soon.
             if self._report or live.process in ready:
                 break
@@ -185,7 +208,20 @@ class _Run:
                 self._end("out_of_memory", held)
             elif self._cpu_seconds >= self._limits.cpu_seconds:
                 self._end("timeout", f"{self._limits.cpu_seconds:g} seconds of CPU time are used up")
+            elif holds_too_many_locks(self._live.pid):
+                self._end("out_of_memory", f"it held more than {MOST_LOCKS} locks on parts of files")
+            elif self._cpu_seconds >= _STAND_BACK_CPU_SECONDS:
+                self._stand_back()
             self._next_sample = now + (_SAMPLE_MEMORY_SECONDS if self._cgroup is None else _SAMPLE_CPU_SECONDS)
+
+    def _stand_back(self) -> None:
+        if self._stands_back:
+            return
+        if self._cgroup is not None and self._cgroup.stand_back():
+            self._stands_back = True
+        else:
+            # Again at each look: what a process starts follows it, but some may have been started meanwhile.
+            stand_back(self._live.pid)
 
     def _end(self, verdict: Verdict, detail: str) -> None:
         if self._verdict is None:
@@ -204,7 +240,9 @@ class _Run:
         disk = os.fstatvfs(self._live.work)
         held = resident + (disk.f_blocks - disk.f_bfree) * disk.f_frsize
         self._disk_was_full |= _is_full(disk)
-        self._cpu_seconds = max(self._cpu_seconds, cpu_seconds - (self._live.used_seconds or 0.0))
+        # The group counts those too that nobody waits for, whose time no process is told.
+        used = max(cpu_seconds - (self._live.used_seconds or 0.0), self._live.group_seconds)
+        self._cpu_seconds = max(self._cpu_seconds, used)
         self._peak_bytes = max(self._peak_bytes, held)
         return held
 
@@ -215,16 +253,25 @@ class _Run:
             return False
         kind, body = message
         if kind == READY:
+            self._live.begin_group_time()
             self._start_clock(time.monotonic())
         elif kind == LISTENS and self._on_gateway is not None:
             gateway, self._live.gateway = self._live.gateway, -1
             self._on_gateway(gateway)
+        elif kind == ASKS:
+            self._poll.register(self._live.listener, select.POLLIN)
         elif kind == ENDED and len(body) == REPORT.size:
             self._report = REPORT.unpack(body)
             self._ended = time.monotonic()
         elif not kind:
             self._stop_polling(self._live.control.fileno())
         return bool(kind)
+
+    def _answer(self, event: int) -> None:
+        if self._denials is not None and event & select.POLLIN:
+            self._denials.answer(self._live.listener)
+        else:
+            self._stop_polling(self._live.listener)  # nobody is left who could ask
 
     def _read_output(self, stream: Literal["stdout", "stderr"], descriptor: int) -> bool:
         """Take one piece; return whether there may be more."""
@@ -294,6 +341,8 @@ class _Run:
         cpu_seconds = times[0] + times[2] + (times[1] + times[3]) / 1e6
         peak = self._cgroup.peak_bytes if self._cgroup else None
         work, live.work = live.work, -1
+        # Many short programs have used nothing worth a look at the group.
+        grouped = live.group_seconds if self._ended - self._started > _SAMPLE_CPU_SECONDS else 0.0
         return Outcome(
             verdict=self._verdict,
             detail=self._detail,
@@ -305,10 +354,11 @@ class _Run:
             disk_was_full=status != 0 and (self._disk_was_full or _is_full(os.fstatvfs(work))),
             oom_kills=oom_kills,
             duration_seconds=self._ended - self._started,
-            cpu_seconds=max(self._cpu_seconds, cpu_seconds - (live.used_seconds or 0.0)),
+            cpu_seconds=max(self._cpu_seconds, grouped, cpu_seconds - (live.used_seconds or 0.0)),
             peak_memory_bytes=peak or max(self._peak_bytes, largest_kib * 1024) or None,
             network_refused=network_refused(live.counters),
             tier="cgroup" if self._cgroup else "sampled",
+            denied_calls=None if self._denials is None else self._denials.calls(),
         )
 
 

@@ -24,7 +24,7 @@ from .live import BORN, RUNS, SETUP_SECONDS, Live
 
 if TYPE_CHECKING:
     from ..protocol.limits import Limits
-    from .incarnation import Held
+    from .cell import Held
     from .launcher import Launcher
 
 _STOP_SECONDS, _THAW_SECONDS = 2.0, 0.25

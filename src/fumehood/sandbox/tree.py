@@ -25,6 +25,9 @@ _TOP_LEVEL = ("/bin", "/lib", "/lib32", "/lib64")
 # Debian's indirections for commands that scripts take for granted.
 _ALTERNATIVES = ("awk", "nawk", "which", "pager", "editor")
 
+# What programs look up by name; the numbers are IANA's.
+_SERVICES = (("ftp", 21), ("ssh", 22), ("telnet", 23), ("smtp", 25), ("domain", 53), ("http", 80), ("pop3", 110), ("ntp", 123),
+             ("imap2", 143), ("ldap", 389), ("https", 443), ("imaps", 993))  # fmt: skip
 _ETC = {
     "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nuser:x:1000:1000:user:/work:/bin/sh\n",
     "group": "root:x:0:\nuser:x:1000:\n",
@@ -35,6 +38,8 @@ _ETC = {
     "resolv.conf": "# No network: this is the sandbox's policy.\nnameserver 192.0.2.1\noptions attempts:1 timeout:1\n",
     "os-release": 'NAME="Fumehood sandbox"\nID=fumehood\n',
     "shells": "/bin/sh\n/bin/bash\n",
+    "protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\nipv6-icmp 58 IPv6-ICMP\n",
+    "services": "".join(f"{name} {port}/tcp\n{name} {port}/udp\n" for name, port in _SERVICES),
 }
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
@@ -60,14 +65,15 @@ def open_sources(spec: Spec) -> dict[str, int]:
 
 def build(sources: dict[str, int], spec: Spec) -> None:
     """Mount the tree and make it the root. The caller is in its own namespaces, with every capability there."""
-    _lay_out(sources, frozenset(mount.inside for mount in spec.mounts if mount.writable))
+    begin()
+    lay_out(sources, writable(spec))
     if "proc" not in spec.without:
         os.mkdir("proc")
         mount_proc("proc")
-    _mount_disk(spec)
+    mount_disk(spec)
     kernel.pivot_root_here()
     # Only the skeleton: the mounts below keep their own flags.
-    _seal_root()
+    seal_root()
 
 
 def build_for_zygote(sources: dict[str, int], program: str, reaper: bytes) -> None:
@@ -75,7 +81,8 @@ def build_for_zygote(sources: dict[str, int], program: str, reaper: bytes) -> No
 
     `/work/reaper` becomes process 1 of its sandboxes: executable by everyone, and readable by none.
     """
-    _lay_out(sources)
+    begin()
+    lay_out(sources)
     for folder in ("proc", "work", "tmp", "dev/shm"):
         os.mkdir(folder)
     with open("work/main.py", "w", encoding="utf-8") as file:
@@ -85,14 +92,14 @@ def build_for_zygote(sources: dict[str, int], program: str, reaper: bytes) -> No
     os.chmod("work/reaper", 0o111)  # noqa: S103 - who may not read it may not look into its process
     mount_proc("proc")
     # Packages may write caches when they are imported. No sandbox sees this folder: it has one of its own over it.
-    _mount_tmpfs("tmp", size=_ZYGOTE_DISK_BYTES, inodes=1024, mode="1777")
+    mount_tmpfs("tmp", size=_ZYGOTE_DISK_BYTES, inodes=1024, mode="1777")
     kernel.pivot_root_here()
-    _seal_root()
+    seal_root()
 
 
 def mount_own(spec: Spec) -> None:
     """Mount a sandbox's own disk over those folders of its zygote's tree."""
-    _mount_tmpfs("/tmp", size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")  # noqa: S108 - ours
+    mount_tmpfs("/tmp", size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")  # noqa: S108 - ours
     for part, inside in (("work", "/work"), ("dev-shm", "/dev/shm"), ("tmp", "/tmp")):  # noqa: S108 - likewise
         os.mkdir(f"/tmp/{part}")  # noqa: S108
         if part != "work":
@@ -101,14 +108,24 @@ def mount_own(spec: Spec) -> None:
         kernel.mount(f"/tmp/{part}", inside, None, kernel.MS_BIND)  # noqa: S108
 
 
-def _lay_out(sources: dict[str, int], writable: frozenset[str] = frozenset()) -> None:
+def begin() -> None:
+    """Mount a small tmpfs, the new root to be, and make it the working folder."""
     # Nothing that is mounted here may travel back to the host's tree.
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    _mount_tmpfs(_SCAFFOLD, size=1 << 20, inodes=1024, mode="755")
+    mount_tmpfs(_SCAFFOLD, size=1 << 20, inodes=1024, mode="755")
     os.chdir(_SCAFFOLD)
+
+
+def writable(spec: Spec) -> frozenset[str]:
+    """Return the places inside of what the host shows writable."""
+    return frozenset(mount.inside for mount in spec.mounts if mount.writable)
+
+
+def lay_out(sources: dict[str, int], may_write: frozenset[str] = frozenset()) -> None:
+    """Show below the working folder what the host shows, and make up the rest."""
     for inside in sorted(sources):
         # By `%`: half the time of an f-string's setup.
-        _bind("/proc/self/fd/%d" % sources[inside], inside, writable=inside in writable)  # noqa: UP031
+        bind("/proc/self/fd/%d" % sources[inside], inside, writable=inside in may_write)  # noqa: UP031
         os.close(sources[inside])
     _link_top_level()
     _write_etc()
@@ -122,13 +139,15 @@ def mount_proc(target: str) -> None:
     kernel.mount("proc", target, "proc", flags, PROC_OPTIONS)
 
 
-def _mount_tmpfs(target: str, *, size: int, inodes: int, mode: str) -> None:
+def mount_tmpfs(target: str, *, size: int, inodes: int, mode: str) -> None:
+    """Mount a tmpfs that bounds bytes and files alike."""
     # Without nr_inodes empty files fill the kernel's memory while size= never notices.
     options = f"size={size},nr_inodes={inodes},mode={mode}"
     kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
 
 
-def _bind(source: str, inside: str, *, writable: bool) -> None:
+def bind(source: str, inside: str, *, writable: bool) -> None:
+    """Show a file or folder of the host's at a place below the working folder."""
     target = inside.lstrip("/")
     mode = os.stat(source).st_mode
     if stat.S_ISDIR(mode):
@@ -163,10 +182,11 @@ def _write_etc() -> None:
             os.symlink(os.readlink(link), link[1:])
 
 
-def _mount_disk(spec: Spec) -> None:
+def mount_disk(spec: Spec) -> None:
+    """Mount `work`, `tmp` and `dev/shm` below the working folder."""
     # One file system under three folders: together they hold no more than the disk limit.
     os.mkdir(_DISK[1:])
-    _mount_tmpfs(_DISK[1:], size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")
+    mount_tmpfs(_DISK[1:], size=spec.limits.disk_bytes, inodes=spec.limits.disk_files, mode="755")
     for inside in ("work", "tmp", "dev/shm"):
         part = f"disk/{inside.replace('/', '-')}"
         os.mkdir(part)
@@ -178,7 +198,8 @@ def _mount_disk(spec: Spec) -> None:
     os.rmdir(_DISK[1:])
 
 
-def _seal_root() -> None:
+def seal_root() -> None:
+    """Make the root read-only."""
     # Not recursive, unlike mount_setattr: /work and /tmp stay writable.
     kernel.mount("none", "/", None, _REMOUNT_READ_ONLY)
 

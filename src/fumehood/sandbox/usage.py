@@ -31,7 +31,7 @@ def tree_usage(first: int) -> tuple[float, int]:
         try:
             cpu_ticks += _cpu_ticks(pid)
             if pid != first:  # process 1 is ours; its pages are shared with us
-                resident += _resident_bytes(pid)
+                resident += _resident_bytes(pid) + _table_bytes(pid)
             pending.extend(_children(pid))
         except (OSError, ValueError, IndexError):
             continue  # it ended between two reads
@@ -49,6 +49,32 @@ def tree(first: int) -> list[int]:
         except OSError:
             continue  # it ended between two reads
     return found
+
+
+#: What a sandbox may hold of locks on parts of files: no group counts the 192 bytes of each.
+MOST_LOCKS = 10_000
+_LOCKS_READ = 2 << 20
+
+
+def holds_too_many_locks(first: int) -> bool:
+    """Whether `first` and all that descends from it hold more than `MOST_LOCKS`."""
+    with open("/proc/locks", "rb") as file:
+        lines = file.read(_LOCKS_READ).splitlines()
+    if len(lines) <= MOST_LOCKS:
+        return False
+    # 1: POSIX  ADVISORY  WRITE 4242 00:1a:7 0 0
+    owners = set(map(b"%d".__mod__, tree(first)))
+    return sum(words[4] in owners for words in map(bytes.split, lines) if len(words) > 4) > MOST_LOCKS
+
+
+def stand_back(first: int) -> None:
+    """Have `first` and all that descends from it run where nobody else wants to. They cannot undo it, nor can an ordinary user."""
+    for pid in tree(first):
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+        except OSError:
+            continue  # it ended between two looks
 
 
 def states(pid: int) -> set[str]:
@@ -73,10 +99,21 @@ def _cpu_ticks(pid: int) -> int:
 def _resident_bytes(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith(b"Pss:")) * 1024
-    except (OSError, StopIteration):
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
+            counted = [int(line.split()[1]) for line in file if line.startswith((b"Pss:", b"SwapPss:"))]
+            return sum(counted) * 1024 if counted else _pages(pid)
+    except OSError:
+        return _pages(pid)
+
+
+def _table_bytes(pid: int) -> int:
+    """Return what the kernel holds of page tables for a process: a gigabyte of reserved memory may need none, or two million."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(b"VmPTE:")), 0)
+
+
+def _pages(pid: int) -> int:
+    with open(f"/proc/{pid}/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE
 
 
 def _children(pid: int) -> list[int]:

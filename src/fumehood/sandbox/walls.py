@@ -30,6 +30,11 @@ WALLS = {
     "landlock": "a second wall around files",
     "limits": "per-process limits, no core files",
 }
+#: What is looked for inside gVisor, whose kernel tells nothing of the host's.
+GVISOR_WALLS = {
+    "own-kernel": "gVisor's kernel answers the program, not the host's",
+    **{wall: WALLS[wall] for wall in ("files", "disk", "network", "capabilities", "limits")},
+}
 #: Walls that the operator may give up by name, and what the others then still do.
 CAN_GO_WITHOUT = {
     "landlock": "mounts alone decide about files",
@@ -45,7 +50,7 @@ SHOWN_BY_PROC = frozenset(
 )
 
 
-class Probe(Record):
+class Finding(Record):
     """What was seen of one wall. `remedy` is empty where it is up."""
 
     wall: str
@@ -62,7 +67,7 @@ def named(without: Iterable[str]) -> frozenset[str]:
     return names
 
 
-def missing(probes: Iterable[Probe], without: frozenset[str]) -> list[Probe]:
+def missing(probes: Iterable[Finding], without: frozenset[str]) -> list[Finding]:
     """Return the walls that are down and were not given up."""
     given_up = without | (SHOWN_BY_PROC if "proc" in without else frozenset())
     return [probe for probe in probes if not probe.up and probe.wall not in given_up]

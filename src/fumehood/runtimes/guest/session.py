@@ -37,6 +37,24 @@ MIME = {
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
+class Uninterrupted:
+    """Puts an interrupt off until what stands in the `with` is done."""
+
+    def __enter__(self):
+        self._handler, self._came = None, False
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_):
+        self._came = True
+
+    def __exit__(self, *_):
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            if self._came:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
 class Channel:
     def __init__(self, descriptor):
         os.set_inheritable(descriptor, False)
@@ -52,8 +70,13 @@ class Channel:
         pieces = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
         with self._lock:
             self._let_streams_be_read()
-            for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces):
-                self._socket.send(b"%d %d " % (os.getpid(), left > 0) + piece)
+            if len(pieces) == 1:
+                self._socket.send(b"%d 0 " % os.getpid() + data)
+                return
+            # An interrupt between two pieces would leave half a message, and the next one would be taken for its end.
+            with Uninterrupted():
+                for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces):
+                    self._socket.send(b"%d %d " % (os.getpid(), left > 0) + piece)
 
     def _let_streams_be_read(self):
         # What other programs wrote before is to be seen before: wait until the host has taken it.

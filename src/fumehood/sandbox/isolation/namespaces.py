@@ -12,6 +12,7 @@ import os
 from ...errors import SandboxFailed
 from .. import init, kernel
 from ..spec import USER_ID
+from . import gvisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def spawn(
         if pid == 0:
             os.close(mapped_write)
             wiring = init.Wiring(stdio, control, mapped_read, parent, sampled=not cgroups)
-            init.run(spec, wiring, user)
+            init.run(spec, wiring, user, gvisor if spec.isolation == "gvisor" else None)
         try:
             for path in cgroups:
                 if not os.path.isdir(path):
