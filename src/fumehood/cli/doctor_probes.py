@@ -40,6 +40,10 @@ def probe(arguments: Arguments) -> int:
     ways: Sequence[str] = ("gvisor",) if arguments.isolation == "gvisor" else target.ways_here()
     if arguments.unwalled:
         ways = ("unwalled",)
+    if not arguments.unwalled:
+        # Where nothing can run, one sentence says so, not every probe.
+        with target.Target(ways[0]) as first:
+            first.run("")
     bar = Building()
 
     def show(outcome: Outcome, done: float) -> None:

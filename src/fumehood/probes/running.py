@@ -174,7 +174,7 @@ def _verdict(probe: Probe, target: Target) -> tuple[Verdict, str]:
     except LeftOut as reason:
         return "left out", str(reason)
     except Fell as fault:
-        why = probe.open_in.get(target.way, probe.open_in.get(target.tier)) if target.walled else None
+        why = next((probe.open_in[tier] for tier in target.tiers if tier in probe.open_in), None)
         return ("fell", str(fault)) if why is None else ("open", f"{why} ({fault})")
     # What cannot be carried to its end has shown nothing, whatever stood in its way: that counts as fallen.
     except Exception as error:  # noqa: BLE001 - the outermost frame of a probe; the report says it

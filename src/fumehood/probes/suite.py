@@ -42,7 +42,7 @@ class Probe(Record):
     once: bool = False
     #: The ways in which it makes sense, where that is not all of them.
     only_ways: tuple[str, ...] | None = None
-    #: The tiers in which what is tried is not stopped, each with the reason: shown, never counted as held.
+    #: The tiers (`Target.tiers`) in which what is tried is not stopped, each with the reason: shown, never counted as held.
     open_in: Mapping[str, str] = {}
 
 

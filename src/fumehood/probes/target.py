@@ -13,6 +13,7 @@ from ..protocol.limits import Limits, MiB
 from ..runtimes import get
 from ..runtimes.runtime import Host, say_nothing
 from ..sandbox import canary
+from .host_side import is_the_hosts_root
 from .suite import Fell, LeftOut
 from .unwalled import UnwalledExecutor
 
@@ -65,6 +66,13 @@ class Target:
     def __exit__(self, *_error: object) -> None:
         if self._engine is not None:
             self._engine.close()
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """What of `Probe.open_in` holds here: the way, how memory is bounded, "user" where an ordinary user runs sandboxes."""
+        if not self.walled:
+            return ()
+        return (self.way, self.tier, *([] if is_the_hosts_root() else ["user"]))
 
     @property
     def tier(self) -> str:

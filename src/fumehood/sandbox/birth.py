@@ -56,13 +56,7 @@ class Birth:
         kernel.set_hostname("fumehood")
         kernel.raise_loopback()
         tree.mount_own(spec)
-        rlimits.apply(
-            spec.limits,
-            sampled=wiring.sampled,
-            forkable=spec.forkable,
-            keepers=wiring.keepers,
-            shares_user=self._user is None,
-        )
+        rlimits.apply(spec.limits, sampled=wiring.sampled, forkable=spec.forkable, keepers=wiring.keepers)
         init.reset_signals()
         _hear(wiring, init.ENTERED)
         # It takes for its root the group in which it is made.

@@ -103,12 +103,12 @@ def _run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None) -> i
     kernel.raise_loopback()
     if spec.gateway:
         _open_gateway(wiring.control)
-    if inner is None:
-        work = _prepare(sources, spec, wiring, system_calls, shares_user=user is None)
-    else:
-        work = inner.prepare(sources, spec, wiring, orders)
+    work = (
+        _prepare(sources, spec, wiring, system_calls) if inner is None else inner.prepare(sources, spec, wiring, orders)
+    )
     tell(wiring.control, READY, work, *open_counters())
     os.close(work)
+    rlimits.narrow(shares_user=user is None)
     program = _start(spec) if inner is None else inner.start()
     if program < 0:
         tell(wiring.control, FAILED + f"{spec.argv[0]}: {os.strerror(-program)}".encode())
@@ -121,13 +121,13 @@ def _run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None) -> i
     return 0
 
 
-def _prepare(sources: dict[str, int], spec: Spec, wiring: Wiring, system_calls: bytes, *, shares_user: bool) -> int:
+def _prepare(sources: dict[str, int], spec: Spec, wiring: Wiring, system_calls: bytes) -> int:
     """Put up the walls; return `/work`, open."""
     if "seccomp" in spec.without:
         _forbid_nested_namespaces()
     tree.build(sources, spec)
     work = lay_files(spec, "/work")
-    give_up_privileges(spec, wiring, shares_user=shares_user)
+    give_up_privileges(spec, wiring)
     if spec.explain:
         _seal_asking(wiring.control, system_calls)
     else:
@@ -217,11 +217,9 @@ def fill(descriptor: int, data: bytes) -> None:
         os.close(descriptor)
 
 
-def give_up_privileges(spec: Spec, wiring: Wiring, *, shares_user: bool) -> None:
+def give_up_privileges(spec: Spec, wiring: Wiring) -> None:
     """Set limits, drop capabilities, tie this process to its maker's life, and put up Landlock."""
-    rlimits.apply(
-        spec.limits, sampled=wiring.sampled, forkable=spec.forkable, keepers=wiring.keepers, shares_user=shares_user
-    )
+    rlimits.apply(spec.limits, sampled=wiring.sampled, forkable=spec.forkable, keepers=wiring.keepers)
     reset_signals()
     kernel.drop_capabilities()
     confine(spec, wiring)

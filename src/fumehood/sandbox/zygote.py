@@ -19,7 +19,7 @@ from collections import deque
 from itertools import starmap
 
 from ..protocol.limits import Limits
-from . import birth, filters, init, kernel, preloaded, reaper, touching, tree
+from . import birth, filters, init, kernel, preloaded, reaper, rlimits, touching, tree
 from .isolation.namespaces import NAMESPACES, USERS_OF_ONE, map_users
 from .live import MESSAGE, WARM_KEEPERS
 from .spec import USER_ID, Spec
@@ -195,7 +195,9 @@ class _Programs:
             os.truncate(program, 0)
             self._warm.rehearse_end()
             touching.touch(self._touched)
-        program = _lay_out(_await_order(control), there=_PROGRAM if self._has_time else "")
+        program = _lay_out(
+            _await_order(control, shares_user=self._shares_user), there=_PROGRAM if self._has_time else ""
+        )
         yield self._libc.fopen(program, b"rb"), program, 1, None
         self._warm.end(results[-1])
 
@@ -227,6 +229,7 @@ class _Programs:
         import _socket  # noqa: PLC0415 - loaded by now
 
         user, limits, sampled, self._has_time, forkable = request
+        self._shares_user = user is None
         # All that needs no fork is made before it: what a fork touches first is copied.
         spec = self._spec(limits, forkable=forkable)
         *stdio, control_number = descriptors
@@ -267,9 +270,10 @@ class _Programs:
             os._exit(1)
 
 
-def _await_order(control: socket) -> bytes:
+def _await_order(control: socket, *, shares_user: bool) -> bytes:
     """Say that this process waits, and take its one order."""
     birth.tell_that_it_waits(control)
+    rlimits.narrow(shares_user=shares_user)
     order, descriptors = receive(control, 1)
     if not order:
         os._exit(1)

@@ -206,12 +206,19 @@ def spinning_processes_use_up_their_cpu_time(target: Target) -> None:
         "in children that end soon": "if os.fork() == 0:\n        spin(0.05)\n        os._exit(0)\n    os.wait()",
         "in orphans that end soon": "if os.fork() == 0:\n        if os.fork() == 0:\n            spin(0.05)\n        os._exit(0)\n"
         "    os.wait()\n    time.sleep(0.05)",
-        "in children that nobody waits for": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n    if os.fork() == 0:\n        spin(0.05)\n"
-        "        os._exit(0)\n    time.sleep(0.05)",
         "in threads": "thread = threading.Thread(target=spin, args=(0.05,))\n    thread.start()\n    thread.join()",
         "with its limit raised": "resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[1],) * 2)\n    spin(0.05)",
     },
     tried="use more of the processor than is allowed {}", expected="a timeout", wall="time",
+)  # fmt: skip
+@SUITE.probe_each(
+    "P40",
+    {
+        "in children that nobody waits for": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n    if os.fork() == 0:\n        spin(0.05)\n"
+        "        os._exit(0)\n    time.sleep(0.05)",
+    },
+    tried="use more of the processor than is allowed {}", expected="a timeout", wall="time",
+    open_in={"sampled": "their time is added to nobody's, and no group counts it: the deadline ends it"},
 )  # fmt: skip
 def time_of_the_processor_is_counted_wherever_it_is_spent(target: Target, step: str) -> None:
     program = f"""
