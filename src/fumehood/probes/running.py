@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidRequest
 from ..protocol.record import Record
 from ..sandbox.walls import GVISOR_WALLS
+from . import gvisor
 from .attacks import SUITES
 from .host_side import is_the_hosts_root
 from .suite import ONLY_ROOT, Fell, LeftOut
@@ -167,14 +168,19 @@ def _outcome(probe: Probe, way: str, verdict: Verdict, seen: str, seconds: float
 def _verdict(probe: Probe, target: Target) -> tuple[Verdict, str]:
     if probe.only_root and not target.walled and not is_the_hosts_root():
         return "left out", ONLY_ROOT
-    if target.way == "gvisor" and probe.wall not in _WALLS_OF_GVISOR:
-        return "left out", "that wall is the host's kernel's; here gVisor's answers"
+    if target.way == "gvisor":
+        if probe.wall not in _WALLS_OF_GVISOR:
+            return "left out", "that wall is the host's kernel's; here gVisor's answers"
+        if (otherwise := gvisor.reason(gvisor.UNLIKE, probe.name)) is not None:
+            return "left out", otherwise
     try:
         probe.attack(target)
     except LeftOut as reason:
         return "left out", str(reason)
     except Fell as fault:
         why = next((probe.open_in[tier] for tier in target.tiers if tier in probe.open_in), None)
+        if target.way == "gvisor":
+            why = why or gvisor.reason(gvisor.OPEN, probe.name)
         return ("fell", str(fault)) if why is None else ("open", f"{why} ({fault})")
     # What cannot be carried to its end has shown nothing, whatever stood in its way: that counts as fallen.
     except Exception as error:  # noqa: BLE001 - the outermost frame of a probe; the report says it

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ...protocol.limits import Limits
     from ..spec import Spec
 
-#: What gVisor's own processes need beside the program's: memory and threads.
-OWN_BYTES, OWN_THREADS = 96 << 20, 160
+#: What gVisor needs beside the program: memory of its own, and threads, of which its older platform makes many for each process.
+OWN_BYTES, OWN_THREADS = 128 << 20, 4096
 #: Where things lie in the outer tree: the program's tree, `runsc` and what it is told, and where it keeps notes.
 GUEST, PROGRAM, BUNDLE, NOTES = "/guest", "/gvisor/runsc", "/gvisor", "/notes"
 # Written once the program has begun.
