@@ -17,7 +17,7 @@ from .init import ASKS, ENDED, LISTENS, READY, REPORT
 from .isolation import gvisor
 from .isolation.namespaces import UserLease
 from .live import SETUP_SECONDS, Live
-from .usage import MOST_LOCKS, holds_too_many_locks, network_refused, stand_back, tree_usage
+from .usage import MOST_LOCKS, holds_too_many_locks, network_refused, shares_by_session, stand_back, tree_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ class _Run:
             return
         if self._cgroup is not None and self._cgroup.stand_back():
             self._stands_back = True
+        elif shares_by_session():
+            self._stands_back = True  # nothing can be done
         else:
             # Again at each look: what a process starts follows it, but some may have been started meanwhile.
             stand_back(self._live.pid)

@@ -67,6 +67,15 @@ def holds_too_many_locks(first: int) -> bool:
     return sum(words[4] in owners for words in map(bytes.split, lines) if len(words) > 4) > MOST_LOCKS
 
 
+def shares_by_session() -> bool:
+    """Whether the kernel shares processors by session first: to stand back within one's own helps nobody."""
+    try:
+        with open("/proc/sys/kernel/sched_autogroup_enabled", "rb") as file:
+            return file.read().strip() != b"0"
+    except OSError:
+        return False
+
+
 def stand_back(first: int) -> None:
     """Have `first` and all that descends from it run where nobody else wants to. They cannot undo it, nor can an ordinary user."""
     for pid in tree(first):
