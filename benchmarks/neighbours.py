@@ -34,7 +34,7 @@ FLOODS = {
     "empty files": "import os\nnumber = 0\nwhile True:\n    try: open(str(number), 'x').close()\n    except OSError: [os.remove(each) for each in os.listdir()]\n    number += 1",
     "output": "import os\nblock = b'x' * (1 << 16)\nwhile True: os.write(1, block)",
     "lines": "import os\nwhile True: os.write(1, b'x\\n')",
-    "pipes": "import os\nwhile True:\n    try: held = [os.pipe() for _ in range(500)]\n    except OSError: pass\n    for pair in held: [os.close(each) for each in pair]",
+    "pipes": "import os\nwhile True:\n    try: held = [os.pipe() for _ in range(200)]\n    except OSError: pass\n    for pair in held: [os.close(each) for each in pair]",
     "sockets": "import socket\nwhile True:\n    pairs = [socket.socketpair() for _ in range(200)]\n    for one, other in pairs:\n        one.setblocking(False)\n        try:\n            while True: one.send(bytes(1 << 15))\n        except OSError: pass",
     "system calls": "import os\nwhile True: os.getppid()",
 }  # fmt: skip
