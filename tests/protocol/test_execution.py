@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 import pytest
@@ -108,3 +110,13 @@ def test_binary_files_travel_as_base64_in_json() -> None:
     files = (OutputFile(path="a", data=b"\xff"), OutputFile(path="b", data=b"text"))
     result = ExecutionResult(id="1", language="python", reason="exited", exit_code=0, files=files)
     assert result.as_json()["files"] == [{"path": "a", "base64": "/w=="}, {"path": "b", "text": "text"}]
+
+
+def test_names_that_are_not_text_stay_apart_and_can_be_encoded() -> None:
+    names = [b"\xff", b"\\udcff", b"\\\\udcff", b"a\\b", b"caf\xc3\xa9", b"plain"]
+    files = tuple(OutputFile(path=os.fsdecode(name), data=b"") for name in names)
+    result = ExecutionResult(id="1", language="python", reason="exited", exit_code=0, files=files)
+    paths = [each["path"] for each in result.as_json()["files"]]
+    assert len(set(paths)) == len(names)
+    assert paths[-2:] == ["café", "plain"]
+    json.dumps(result.as_json(), ensure_ascii=False).encode("utf-8")

@@ -37,7 +37,8 @@ def test_v2_takes_the_nearest_group_that_hands_on_both_controllers(
     def mkdir_as_the_kernel_does(path: str) -> None:
         mkdir(path)
         for name, text in {"memory.max": "", "memory.oom.group": "", "pids.max": "", "memory.peak": "4096\n",
-                           "memory.events": "low 0\noom 2\noom_kill 1\n"}.items():  # fmt: skip
+                           "memory.events": "low 0\noom 2\noom_kill 1\n", "cpu.stat": "usage_usec 2500000\nuser_usec 1\n",
+                           "cpu.idle": "0"}.items():  # fmt: skip
             Path(path, name).write_text(text)
 
     monkeypatch.setattr(os, "mkdir", mkdir_as_the_kernel_does)
@@ -48,7 +49,9 @@ def test_v2_takes_the_nearest_group_that_hands_on_both_controllers(
     assert Path(folder, "memory.max").read_text() == str(64 * MiB)
     assert Path(folder, "memory.oom.group").read_text() == "1"
     assert Path(folder, "pids.max").read_text() == "11"
-    assert (group.oom_kills, group.peak_bytes) == (1, 4096)
+    assert (group.oom_kills, group.peak_bytes, group.cpu_seconds) == (1, 4096, 2.5)
+    assert group.stand_back()
+    assert Path(folder, "cpu.idle").read_text() == "1"
 
 
 def test_v2_without_delegation_is_none(tmp_path: Path) -> None:
@@ -106,6 +109,12 @@ def test_a_program_and_what_it_forks_into_sessions_of_their_own_share_one_group(
     if not Path("/sys/fs/cgroup/cpu").exists():
         pytest.skip("no controller of version 1 shares processors here")
     assert len(groups) == 1, groups
+
+
+def test_a_real_group_counts_what_waits_in_sockets_and_the_time_of_processors(real: Cgroup) -> None:
+    limits = [Path(path).parent / "memory.kmem.tcp.limit_in_bytes" for path in real.entrances]
+    assert {int(limit.read_text()) for limit in limits if limit.exists()} <= {64 * MiB}
+    assert real.cpu_seconds in (None, 0.0)
 
 
 def test_groups_of_a_dead_maker_are_swept(real: Cgroup) -> None:
