@@ -100,7 +100,7 @@ def _print_table(outcomes: Sequence[Outcome]) -> None:
 
     table = Table("probe", "tried", "expectation", "outcome", "wall", box=None, pad_edge=False)
     for _name, group in groupby(sorted(outcomes, key=_place(outcomes)), key=lambda outcome: outcome.name):
-        tries = list(group)
+        tries = sorted(group, key=lambda outcome: target.WAYS.index(outcome.way))
         lines = []
         for (verdict, seen), same in groupby(tries, key=lambda outcome: (outcome.verdict, outcome.seen)):
             ways = ", ".join(outcome.way for outcome in same)
@@ -132,6 +132,9 @@ def _words(outcomes: Sequence[Outcome], passed: bool, *, walled: bool) -> list[s
     if walled:
         if counts["open"]:
             lines.append("What is open is not stopped in that tier: docs/threat-model.md says what to choose instead.")
+        lines += [
+            f"Fell ({outcome.way}): {outcome.id} {outcome.name}" for outcome in outcomes if outcome.verdict == "fell"
+        ]
         lines.append(
             "The walls hold."
             if passed

@@ -116,7 +116,6 @@ def _in_processes(plan: dict[str, list[Probe]]) -> Iterator[Outcome]:
                 selector.register(_output(workers[way]), selectors.EVENT_READ, way)
             while selector.get_map():
                 for key, _event in selector.select():
-                    # A line at a time: its writer sends whole ones.
                     if line := key.fileobj.readline():  # type: ignore[union-attr]  # a file, as registered
                         outcome = Outcome(**json.loads(line))
                         del pending[outcome.way][outcome.name]
@@ -135,7 +134,8 @@ def _in_processes(plan: dict[str, list[Probe]]) -> Iterator[Outcome]:
 def _worker(way: str, probes: Sequence[Probe]) -> subprocess.Popen[bytes]:
     order = json.dumps([way, [probe.name for probe in probes]])
     command = [sys.executable, "-m", "fumehood.probes.worker", order]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    # Unbuffered: what lies in a buffer here no selector tells of.
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
 
 
 def _output(worker: subprocess.Popen[bytes]) -> IO[bytes]:
