@@ -52,7 +52,7 @@ def test_a_long_program_stands_back_and_a_short_one_does_not() -> None:
         engine.execute(ExecutionRequest(code=SPINS.format(seconds=1.5)))
         over.set()
         watcher.join()
-    assert set(short) == {"0"}
+    assert "1" not in short
     assert "1" in {value for each in seen for value in each}
 
 
@@ -64,7 +64,8 @@ def test_a_long_cell_stands_back_until_it_has_ended() -> None:
         time.sleep(1.0)
         during = idle_groups()
         thread.join()
-        assert (during, idle_groups()) == (["1"], ["0"])
+        # Other engines of this process may have groups too.
+        assert (during.count("1"), idle_groups().count("1")) == (1, 0)
 
 
 @pytest.mark.skipif(shares_by_session(), reason="the kernel shares processors by session here")
