@@ -108,7 +108,8 @@ def _run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None) -> i
     )
     tell(wiring.control, READY, work, *open_counters())
     os.close(work)
-    rlimits.narrow(shares_user=user is None)
+    # A second isolation bounds its program's open files by itself, and needs more.
+    rlimits.narrow(shares_user=user is None and inner is None)
     program = _start(spec) if inner is None else inner.start()
     if program < 0:
         tell(wiring.control, FAILED + f"{spec.argv[0]}: {os.strerror(-program)}".encode())
