@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .default_engine import Sandbox, arun, run, session
     from .engine import Engine
     from .errors import FumehoodError
-    from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
+    from .protocol.execution import DeniedCall, ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
     from .protocol.limits import Limits
     from .protocol.session import CellError, CellResult, Cleared, Death, Display, Event, Output
     from .runtimes import languages
@@ -28,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "Cleared",
     "Death",
+    "DeniedCall",
     "Display",
     "Engine",
     "Event",
@@ -64,6 +65,7 @@ _HOMES = {
     "OutputFile": "protocol.execution",
     "Sandbox": "default_engine",
     "Session": "sessions",
+    "DeniedCall": "protocol.execution",
     "SkippedFile": "protocol.execution",
     "arun": "default_engine",
     "languages": "runtimes",

@@ -21,7 +21,7 @@ _lock = threading.Lock()
 _engine: Engine | None = None
 
 
-def run(
+def run(  # noqa: PLR0913 - the fields of a request
     code: str,
     language: str = "python",
     *,
@@ -31,6 +31,7 @@ def run(
     files: Mapping[str, str | bytes] | None = None,
     stdin: str | bytes = b"",
     limits: Limits | None = None,
+    explain: bool = False,
     on_output: OutputListener | None = None,
 ) -> ExecutionResult:
     """Run a program in a fresh sandbox and return its result.
@@ -41,12 +42,12 @@ def run(
     """
     request = ExecutionRequest(
         code=code, language=language, name=name, args=args, env=env or {}, files=files or {}, stdin=stdin,
-        limits=limits or Limits(),
+        limits=limits or Limits(), explain=explain,
     )  # fmt: skip
     return default_engine().execute(request, on_output=on_output)
 
 
-async def arun(
+async def arun(  # noqa: PLR0913 - likewise
     code: str,
     language: str = "python",
     *,
@@ -56,6 +57,7 @@ async def arun(
     files: Mapping[str, str | bytes] | None = None,
     stdin: str | bytes = b"",
     limits: Limits | None = None,
+    explain: bool = False,
     on_output: OutputListener | None = None,
 ) -> ExecutionResult:
     """Do what `run` does without blocking the event loop (asyncio). Cancelling the task kills the sandbox.
@@ -64,7 +66,7 @@ async def arun(
     """
     request = ExecutionRequest(
         code=code, language=language, name=name, args=args, env=env or {}, files=files or {}, stdin=stdin,
-        limits=limits or Limits(),
+        limits=limits or Limits(), explain=explain,
     )  # fmt: skip
     return await default_engine().execute_async(request, on_output=on_output)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import fumehood
 from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
 from fumehood.errors import InvalidRequest
 from tests.testing.leftovers import assert_nothing_is_left, settled
@@ -134,6 +135,35 @@ print("done")
     )
     assert (result.reason, result.stdout) == ("exited", "done\n")
     assert_nothing_is_left(before)
+
+
+def test_processes_that_are_killed_over_a_hostile_call_harm_nobody(engine: Engine) -> None:
+    # Their parent kills them in the moment in which the host would.
+    result = run(
+        engine,
+        TRIES
+        + """
+import signal, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+for step in range(600):
+    pid = os.fork()
+    if pid == 0:
+        call(169, 142, 0)
+        os._exit(0)
+    time.sleep(step / 1e6)
+    os.kill(pid, signal.SIGKILL)
+    os.wait()
+print("done")
+""",
+    )
+    assert (result.reason, result.stdout) == ("exited", "done\n")
+
+
+def test_the_library_takes_it_too() -> None:
+    result = fumehood.run(TRIES + "call(272, 97, 0x20000)", explain=True)
+    assert result.denied_calls == (
+        fumehood.DeniedCall(call="unshare", answer="EPERM", count=1, why="mounts and namespaces"),
+    )
 
 
 def test_the_listener_is_not_the_programs(engine: Engine) -> None:

@@ -15,6 +15,10 @@ from ..protocol.execution import DeniedCall
 from . import filters, kernel, seccomp, syscalls
 from .syscall_numbers import NUMBERS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # From include/uapi/linux/seccomp.h: struct seccomp_notif and its answer, and the orders that carry them.
 _NOTIFICATION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _RECEIVE, _SEND, _IS_VALID = 0xC0502100, 0xC0182101, 0x40082102
@@ -53,7 +57,10 @@ class Denials:
                 pass
         else:
             self._count(_name(number), "killed")
-            _kill(thread, lambda: fcntl.ioctl(listener, _IS_VALID, struct.pack("=Q", mark)))
+            try:
+                _kill(thread, lambda: fcntl.ioctl(listener, _IS_VALID, struct.pack("=Q", mark)))
+            except (FileNotFoundError, ProcessLookupError, StopIteration):
+                pass  # somebody else has killed it meanwhile
 
     def _count(self, name: str, answer: str) -> None:
         key = (name, answer)
@@ -89,14 +96,14 @@ def _name(number: int) -> str:
     return name or f"system call {number}"
 
 
-def _kill(thread: int, check: object) -> None:
+def _kill(thread: int, check: Callable[[], object]) -> None:
     """Kill the process of a thread that waits for an answer, as the ordinary filter would; it never gets one."""
     with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
         process = next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))
     pidfd = os.pidfd_open(process)
     try:
         # The thread still waits, so the number was its process's when it was looked up.
-        check()  # type: ignore[operator]  # what was given
+        check()
         kernel.send_signal(pidfd, 9)
     finally:
         os.close(pidfd)
