@@ -83,6 +83,12 @@ def test_one_that_fell_is_a_failure() -> None:
     assert not running.passes(outcomes("held", "fell"), walled=True)
 
 
+def test_that_nothing_was_tried_is_no_success() -> None:
+    for walled in (True, False):
+        assert not running.passes(outcomes("left out"), walled=walled)
+        assert not running.passes([], walled=walled)
+
+
 def test_without_walls_nine_in_ten_of_those_tried_must_fall() -> None:
     assert running.passes(outcomes(*[FELL] * 9, "held", "left out"), walled=False)
     assert not running.passes(outcomes(*[FELL] * 8, "held"), walled=False)

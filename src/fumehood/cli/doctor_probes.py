@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What attacks without walls leave behind, processes and mounts alike, goes with these. An ordinary user is called root
 # in there, so that more of them succeed.
 _THROW_AWAY = ("--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")
+# To the command inside: the process namespace that it must not be in any more.
+_OUTSIDE = "FUMEHOOD_OUTSIDE"
 _WIDTH_OF_A_PIPE = 160
 _COLOURS = {"held": "green", "fell": "bold red", "open": "yellow", "left out": "dim"}
 
@@ -35,7 +37,7 @@ def probe(arguments: Arguments) -> int:
         chosen = running.choose(arguments.only)
     except InvalidRequest as error:
         raise UsageError(f"--only: {error}") from error
-    if arguments.unwalled and os.getpid() != 1:
+    if arguments.unwalled and os.environ.get(_OUTSIDE, _processes()) == _processes():
         _begin_again_in_namespaces_to_throw_away()
     ways: Sequence[str] = ("gvisor",) if arguments.isolation == "gvisor" else target.ways_here()
     if arguments.unwalled:
@@ -62,6 +64,10 @@ def probe(arguments: Arguments) -> int:
     return 0 if passed else 1
 
 
+def _processes() -> str:
+    return os.readlink("/proc/self/ns/pid")
+
+
 def _begin_again_in_namespaces_to_throw_away() -> None:
     unshare = shutil.which("unshare")
     if unshare is None:
@@ -69,6 +75,7 @@ def _begin_again_in_namespaces_to_throw_away() -> None:
             "attacks without walls are run in namespaces to throw away: install util-linux's `unshare`"
         )
     sys.stdout.flush()
+    os.environ[_OUTSIDE] = _processes()
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     os.execv(  # noqa: S606 - a program by its path
         unshare, [unshare, *_THROW_AWAY, *user, sys.executable, "-m", "fumehood", *sys.argv[1:]]
@@ -129,7 +136,9 @@ def _words(outcomes: Sequence[Outcome], passed: bool, *, walled: bool) -> list[s
     seconds = sum(outcome.seconds for outcome in outcomes)
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
     lines = [f"{len(outcomes)} probes in {seconds:.0f} s: {summary}."]
-    if walled:
+    if not tried:
+        lines.append("Nothing of that could be tried here: this shows nothing.")
+    elif walled:
         if counts["open"]:
             lines.append("What is open is not stopped in that tier: docs/threat-model.md says what to choose instead.")
         lines += [

@@ -190,7 +190,9 @@ def _verdict(probe: Probe, target: Target) -> tuple[Verdict, str]:
 
 def passes(outcomes: Sequence[Outcome], *, walled: bool) -> bool:
     """Whether the walls hold; or, where there are none, whether the suite would have noticed."""
-    if walled:
-        return not any(outcome.verdict == "fell" for outcome in outcomes)
     tried = [outcome for outcome in outcomes if outcome.verdict != "left out"]
+    if not tried:
+        return False  # that nothing was tried shows nothing
+    if walled:
+        return not any(outcome.verdict == "fell" for outcome in tried)
     return sum(outcome.verdict == "fell" for outcome in tried) >= SHARE_THAT_MUST_FALL * len(tried)

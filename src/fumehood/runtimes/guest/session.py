@@ -258,7 +258,7 @@ class PlainShell:
 def error(kind, value, text):
     try:
         said = str(value)
-    except Exception:
+    except Exception:  # its __str__ is the cell's, and may raise what it likes
         said = "its text cannot be had"
     return {"type": "error", "name": kind.__name__, "value": said, "traceback": text}
 

@@ -9,6 +9,7 @@ Not promised: the speed of the default, warm starts, forks of sessions, a progra
 from __future__ import annotations
 
 import _signal
+import math
 import os
 
 from ...errors import SandboxUnavailable
@@ -88,7 +89,7 @@ def config(spec: Spec, channel: int | None) -> bytes:
 
 def _rlimits(limits: Limits) -> list[dict[str, object]]:
     values = {
-        "CORE": 0, "CPU": max(1, round(limits.cpu_seconds)), "FSIZE": limits.disk_bytes, "NOFILE": 1024,
+        "CORE": 0, "CPU": max(1, math.ceil(limits.cpu_seconds)), "FSIZE": limits.disk_bytes, "NOFILE": 1024,
         "NPROC": limits.pids, "STACK": 8 << 20, "MEMLOCK": 64 << 10, "MSGQUEUE": 0, "SIGPENDING": 1024,
     }  # fmt: skip
     return [{"type": f"RLIMIT_{name}", "soft": value, "hard": value} for name, value in values.items()]
