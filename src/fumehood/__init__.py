@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from .default_engine import Sandbox, arun, run, session
     from .engine import Engine
     from .errors import FumehoodError
+    from .protocol.credentials import Basic, Bearer, Header, Query, StoredSecret
     from .protocol.execution import DeniedCall, ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
     from .protocol.limits import Limits
+    from .protocol.network import Allow, Connection, Network, Refusal
     from .protocol.session import CellError, CellResult, Cleared, Death, Display, Event, Output
     from .runtimes import languages
     from .sessions import Checkpoint, Session
@@ -23,10 +25,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allow",
+    "Basic",
+    "Bearer",
     "CellError",
     "CellResult",
     "Checkpoint",
     "Cleared",
+    "Connection",
     "Death",
     "DeniedCall",
     "Display",
@@ -35,12 +41,17 @@ __all__ = [
     "ExecutionRequest",
     "ExecutionResult",
     "FumehoodError",
+    "Header",
     "Limits",
+    "Network",
     "Output",
     "OutputFile",
+    "Query",
+    "Refusal",
     "Sandbox",
     "Session",
     "SkippedFile",
+    "StoredSecret",
     "arun",
     "languages",
     "run",
@@ -49,24 +60,33 @@ __all__ = [
 
 # Loaded when first asked for: a door pays for what it uses.
 _HOMES = {
+    "Allow": "protocol.network",
+    "Basic": "protocol.credentials",
+    "Bearer": "protocol.credentials",
     "CellError": "protocol.session",
     "CellResult": "protocol.session",
     "Checkpoint": "sessions",
     "Cleared": "protocol.session",
+    "Connection": "protocol.network",
     "Death": "protocol.session",
+    "DeniedCall": "protocol.execution",
     "Display": "protocol.session",
     "Engine": "engine",
     "Event": "protocol.session",
     "ExecutionRequest": "protocol.execution",
     "ExecutionResult": "protocol.execution",
     "FumehoodError": "errors",
+    "Header": "protocol.credentials",
     "Limits": "protocol.limits",
+    "Network": "protocol.network",
     "Output": "protocol.session",
     "OutputFile": "protocol.execution",
+    "Query": "protocol.credentials",
+    "Refusal": "protocol.network",
     "Sandbox": "default_engine",
     "Session": "sessions",
-    "DeniedCall": "protocol.execution",
     "SkippedFile": "protocol.execution",
+    "StoredSecret": "protocol.credentials",
     "arun": "default_engine",
     "languages": "runtimes",
     "run": "default_engine",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .engine import SESSION_LIMITS, Engine
 from .protocol.execution import ExecutionRequest
 from .protocol.limits import Limits
+from .protocol.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ def run(  # noqa: PLR0913 - the fields of a request
     files: Mapping[str, str | bytes] | None = None,
     stdin: str | bytes = b"",
     limits: Limits | None = None,
+    network: Network | None = None,
     explain: bool = False,
     on_output: OutputListener | None = None,
 ) -> ExecutionResult:
@@ -42,7 +44,7 @@ def run(  # noqa: PLR0913 - the fields of a request
     """
     request = ExecutionRequest(
         code=code, language=language, name=name, args=args, env=env or {}, files=files or {}, stdin=stdin,
-        limits=limits or Limits(), explain=explain,
+        limits=limits or Limits(), network=network or Network(), explain=explain,
     )  # fmt: skip
     return default_engine().execute(request, on_output=on_output)
 
@@ -57,6 +59,7 @@ async def arun(  # noqa: PLR0913 - likewise
     files: Mapping[str, str | bytes] | None = None,
     stdin: str | bytes = b"",
     limits: Limits | None = None,
+    network: Network | None = None,
     explain: bool = False,
     on_output: OutputListener | None = None,
 ) -> ExecutionResult:
@@ -66,7 +69,7 @@ async def arun(  # noqa: PLR0913 - likewise
     """
     request = ExecutionRequest(
         code=code, language=language, name=name, args=args, env=env or {}, files=files or {}, stdin=stdin,
-        limits=limits or Limits(), explain=explain,
+        limits=limits or Limits(), network=network or Network(), explain=explain,
     )  # fmt: skip
     return await default_engine().execute_async(request, on_output=on_output)
 
@@ -77,6 +80,7 @@ def session(
     limits: Limits = SESSION_LIMITS,
     env: Mapping[str, str] | None = None,
     files: Mapping[str, str | bytes] | None = None,
+    network: Network | None = None,
     idle_seconds: float = 1800.0,
     lifetime_seconds: float = 86_400.0,
 ) -> Session:
@@ -85,8 +89,9 @@ def session(
     Use it in a `with`, or call `close`: what is left open ends with this process.
     """
     return default_engine().session(
-        language, limits=limits, env=env, files=files, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds
-    )
+        language, limits=limits, env=env, files=files, network=network, idle_seconds=idle_seconds,
+        lifetime_seconds=lifetime_seconds,
+    )  # fmt: skip
 
 
 class Sandbox:
@@ -101,12 +106,13 @@ class Sandbox:
 
     def __init__(
         self, language: str = "python", *, limits: Limits | None = None, env: Mapping[str, str] | None = None,
-        files: Mapping[str, str | bytes] | None = None, engine: Engine | None = None,
+        files: Mapping[str, str | bytes] | None = None, network: Network | None = None, engine: Engine | None = None,
     ) -> None:  # fmt: skip
-        self._limits, self._engine = limits, engine
+        self._limits, self._network, self._engine = limits, network, engine
         self._kind = ExecutionRequest(
-            code="", language=language, env=env or {}, files=files or {}, limits=limits or Limits()
-        )
+            code="", language=language, env=env or {}, files=files or {}, limits=limits or Limits(),
+            network=network or Network(),
+        )  # fmt: skip
 
     def run(
         self, code: str, *, args: Sequence[str] = (), stdin: str | bytes = b"", on_output: OutputListener | None = None
@@ -126,7 +132,7 @@ class Sandbox:
         """Begin a session of this kind; use it in a `with`, or call `close`."""
         kind = self._kind
         return self._home().session(
-            kind.language, limits=self._limits or SESSION_LIMITS, env=kind.env, files=kind.files,
+            kind.language, limits=self._limits or SESSION_LIMITS, env=kind.env, files=kind.files, network=self._network,
             idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds,
         )  # fmt: skip
 

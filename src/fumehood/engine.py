@@ -29,13 +29,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from .outward import ConnectionListener, Outward, Secrets, WayOut
     from .protocol.execution import EndReason
     from .protocol.executor import OutputListener
+    from .protocol.network import Network, Traffic
     from .runtimes.runtime import Notice, SessionStart, Start, Warmth
     from .sandbox.incarnation import Opened
     from .sandbox.launcher import Launcher
     from .sandbox.live import Spawn
     from .sandbox.pool import Pool, Taken
+    from .sandbox.spec import Mount
     from .sandbox.warm import Kit
     from .sessions import Session
 
@@ -60,6 +63,10 @@ class Engine:
     - `warm_bytes`: memory that sandboxes which wait for programs may hold together (default 256 MiB); 0 keeps none warm.
     - `isolation`: whose kernel a program talks to: "namespaces", the host's (default), or "gvisor", gVisor's own inside the
       same namespaces, where `runsc` is installed. That one starts every program cold, and cannot fork sessions or explain.
+    - `secrets`: texts of stored secrets by their ids, a mapping or a function that raises KeyError.
+    - `nameserver`: who is asked for the addresses of allowed hosts, `ADDRESS` or `ADDRESS:PORT`; this machine's own settings
+      where it is "".
+    - `on_connection`: told of each connection that a program made or tried, once its execution or cell has ended.
     - `spawn`: how sandboxes are forked; the default is a small process of one thread beside this one. A caller that
       has one thread and little memory may pass `isolation.namespaces.spawn` and save that process's start; then every
       program starts cold.
@@ -74,6 +81,9 @@ class Engine:
         notice: Notice | None = None,
         warm_bytes: int = 256 << 20,
         isolation: str = "namespaces",
+        secrets: Mapping[str, str] | Secrets | None = None,
+        nameserver: str = "",
+        on_connection: ConnectionListener | None = None,
         spawn: Spawn | None = None,
     ) -> None:
         self.without = walls.named(without)
@@ -88,6 +98,9 @@ class Engine:
         self._pool: Pool | None = None
         self._admitted = False
         self._kits: dict[str, Kit] = {}
+        self._egress = (secrets, nameserver, on_connection)
+        # One, once it is needed.
+        self._outwards: dict[int, Outward] = {}
         self._owner = os.getpid()
         #: How this engine forks sandboxes.
         self.spawn: Spawn = spawn or self._equip()
@@ -109,8 +122,24 @@ class Engine:
         self._owner = os.getpid()
         if self._pool is not None:
             self._pool.abandon()
+        for outward in self._outwards.values():
+            outward.abandon()
         if self._launcher is not None:
             self.spawn = self._equip()
+
+    def _outward(self) -> Outward:
+        """Return what leads sandboxes out, made when it is first needed."""
+        if not self._outwards:
+            from .outward import Outward  # noqa: PLC0415 - programs without network need not pay
+
+            self._outwards.setdefault(0, Outward(*self._egress))
+        return self._outwards[0]
+
+    def _way_out(self, network: Network, placeholders: Mapping[str, str] | None = None) -> WayOut:
+        if self.isolation == "gvisor":
+            raise InvalidRequest("isolation gvisor has no way out yet: allow no hosts, or take isolation namespaces")
+        opens = self._launcher.open_listeners if self._launcher is not None else None
+        return self._outward().way_out(network, opens, placeholders)
 
     def execute(
         self,
@@ -131,31 +160,44 @@ class Engine:
             raise InvalidRequest(
                 "explain lists what seccomp refuses, and that wall is not up: leave out explain, or what takes it down"
             )
+        way = self._way_out(request.network) if request.network.rules else None
         self._admit()
+        if way is not None:
+            request = request.replace(env={**way.environment(), **request.env})
         files = _files(request, start)
         stdin = Stdin(_as_bytes(request.stdin), stdin_source)
         taken = self._take(request, start, files)
         try:
             if taken is not None:
+                if way is not None:
+                    way.begin(taken.live.network)
                 outcome = _run_warm(taken, request, start, files, stdin, on_output, cancel)
             else:
                 spec = self._spec(request, start, files)
-                outcome = supervise(spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel)
+                outcome = supervise(
+                    spec, self.spawn, stdin=stdin, on_output=on_output, cancel=cancel,
+                    on_listeners=None if way is None else way.open,
+                )  # fmt: skip
             try:
-                return _result(request, files, outcome, warm=taken is not None)
+                traffic = None if way is None else way.end()
+                return _result(request, files, outcome, traffic, warm=taken is not None)
             finally:
                 os.close(outcome.work)
         finally:
+            if way is not None:
+                way.close()
             # Last: it wakes a thread, which then wants the interpreter's lock.
             if taken is not None:
                 taken.done()
 
     def session(
         self, language: str = "python", *, limits: Limits = SESSION_LIMITS, env: Mapping[str, str] | None = None,
-        files: Mapping[str, str | bytes] | None = None, idle_seconds: float = 1800.0, lifetime_seconds: float = 86_400.0,
+        files: Mapping[str, str | bytes] | None = None, network: Network | None = None, idle_seconds: float = 1800.0,
+        lifetime_seconds: float = 86_400.0,
     ) -> Session:  # fmt: skip
         """Begin a session: a sandbox that stays, whose cells share state.
 
+        `network` are the hosts that its cells may reach; `Session.set_network` changes them.
         `limits.wall_seconds` is what a cell has, `limits.cpu_seconds` what all of them have together. It is killed when nothing
         was asked of it for `idle_seconds`, and after `lifetime_seconds` in any case. Raises errors of `fumehood.errors`.
         """
@@ -165,7 +207,10 @@ class Engine:
         begins = get(language).session(self._host)
         if begins is None:
             raise InvalidRequest(f"language {language!r} has no sessions")
+        way = None if network is None else self._way_out(network)
         self._admit()
+        if way is not None:
+            request = request.replace(env={**way.environment(), **request.env})
         request = request.replace(code=begins.source.decode())
         laid = _files(request, begins.start)
 
@@ -173,10 +218,9 @@ class Engine:
             return self._open_session(request, begins, laid)
 
         # gVisor's processes cannot be copied, so its sessions cannot be forked.
-        birth = Birth(
-            request.language.lower(), open_sandbox, self._launcher if self.isolation == "namespaces" else None
-        )
-        return Session(birth, limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
+        launcher = self._launcher if self.isolation == "namespaces" else None
+        birth = Birth(request.language.lower(), open_sandbox, launcher, self._way_out)
+        return Session(birth, limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds, way=way)
 
     def _open_session(self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes]) -> Opened:
         from .sandbox.incarnation import Opened  # noqa: PLC0415 - as above
@@ -240,6 +284,8 @@ class Engine:
         self._own()
         if self._pool is not None:
             self._pool.close()
+        for outward in self._outwards.values():
+            outward.close()
         if self._launcher is not None:
             self._launcher.close()
 
@@ -270,18 +316,25 @@ class Engine:
         """Return what a zygote of this start is made from: one object for one revision."""
         kit = self._kits.get(start.revision)
         if kit is None:
-            kit = self._kits.setdefault(start.revision, _kit(start, warmth))
+            kit = self._kits.setdefault(start.revision, _kit(start, warmth, self._mounts(start)))
         return kit
+
+    def _mounts(self, start: Start, *, leads_out: bool = False) -> tuple[Mount, ...]:
+        """Return what a program is shown: where sandboxes stay or lead out, with the certificates that hosts are known by."""
+        if leads_out or self._pool is not None:
+            return (*start.mounts, *self._outward().mounts(start.mounts))
+        return start.mounts
 
     def _spec(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Spec:
         return Spec(
             argv=(*start.argv, f"/work/{start.program}", *request.args),
             environment={**BASE_ENVIRONMENT, **start.environment, **request.env},
-            mounts=start.mounts,
+            mounts=self._mounts(start, leads_out=bool(request.network.rules)),
             files=files,
             limits=request.limits,
             profile=start.profile,
             without=self.without,
+            ports=request.network.ports if request.network.rules else (),
             explain=request.explain,
             isolation=self.isolation,
             runsc=self.runsc,
@@ -305,12 +358,12 @@ def _is_settled(environment: Iterable[str], settled: tuple[str, ...]) -> bool:
     return any(name.startswith(settled) for name in environment)
 
 
-def _kit(start: Start, warmth: Warmth) -> Kit:
+def _kit(start: Start, warmth: Warmth, mounts: tuple[Mount, ...]) -> Kit:
     from .sandbox.warm import Kit  # noqa: PLC0415 - as the pool, which is there by now
 
     environment = {**BASE_ENVIRONMENT, **start.environment}
     spec = Spec(
-        argv=start.argv, environment=environment, mounts=start.mounts, files={}, limits=Limits(), profile=start.profile
+        argv=start.argv, environment=environment, mounts=mounts, files={}, limits=Limits(), profile=start.profile
     )
     return Kit(spec=spec, preload=warmth.preload, sample=warmth.sample)
 
@@ -330,7 +383,9 @@ def _run_warm(
         raise
 
 
-def _result(request: ExecutionRequest, files: dict[str, bytes], outcome: Outcome, *, warm: bool) -> ExecutionResult:
+def _result(
+    request: ExecutionRequest, files: dict[str, bytes], outcome: Outcome, traffic: Traffic | None, *, warm: bool
+) -> ExecutionResult:
     limits = request.limits
     reason, exit_code, signal, detail = _why_it_ended(outcome, limits)
     taken = collect(outcome.work, files, total_bytes=limits.files_out_bytes, count=limits.files_out)
@@ -349,6 +404,9 @@ def _result(request: ExecutionRequest, files: dict[str, bytes], outcome: Outcome
         cpu_seconds=outcome.cpu_seconds,
         peak_memory_bytes=outcome.peak_memory_bytes,
         network_refused=outcome.network_refused,
+        connections=() if traffic is None else traffic.connections,
+        refusals=() if traffic is None else traffic.refusals,
+        connections_left_out=0 if traffic is None else traffic.left_out,
         tier=outcome.tier,
         warm=warm,
         denied_calls=outcome.denied_calls,

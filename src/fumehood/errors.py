@@ -53,6 +53,12 @@ class ZygoteDied(SandboxFailed):
     """The host's: the warm interpreter that this execution was forked from was killed. Another takes its place: try again."""
 
 
+class EgressFailed(FumehoodError):
+    """The host's: the egress proxy could not be started, or was killed while a program used it. No way out stays open."""
+
+    exit_code = 71
+
+
 class SessionDead(FumehoodError):
     """The session's state: it has ended; the text says why. `Session.restart` begins anew."""
 

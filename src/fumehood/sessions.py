@@ -14,16 +14,18 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import ForkRefused, InvalidRequest, SandboxFailed, SessionBusy, SessionDead
+from .errors import EgressFailed, ForkRefused, InvalidRequest, SandboxFailed, SessionBusy, SessionDead
+from .protocol.network import Network
 from .sandbox import files as sandbox_files
 from .sandbox.incarnation import Incarnation
 from .sandbox.template import Places, Template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
+    from .outward import WayOut
     from .protocol.limits import Limits
     from .protocol.session import CellResult, Death, Listener
     from .sandbox.incarnation import Opened
@@ -36,10 +38,16 @@ Made = TypeVar("Made")
 
 
 class Birth:
-    """How sessions of one kind begin: `open` gives a fresh sandbox. Without a `launcher` they cannot be forked."""
+    """How sessions of one kind begin: `open` gives a fresh sandbox, `way_out` one to lead it out.
 
-    def __init__(self, language: str, open_sandbox: Callable[[], Opened], launcher: Launcher | None) -> None:
-        self.language, self.open, self.launcher = language, open_sandbox, launcher
+    Without a `launcher` they cannot be forked.
+    """
+
+    def __init__(
+        self, language: str, open_sandbox: Callable[[], Opened], launcher: Launcher | None,
+        way_out: Callable[[Network, Mapping[str, str]], WayOut],
+    ) -> None:  # fmt: skip
+        self.language, self.open, self.launcher, self.way_out = language, open_sandbox, launcher, way_out
 
 
 class Session:
@@ -47,7 +55,7 @@ class Session:
 
     def __init__(
         self, birth: Birth, limits: Limits, *, idle_seconds: float, lifetime_seconds: float,
-        opened: Opened | None = None,
+        opened: Opened | None = None, way: WayOut | None = None,
     ) -> None:  # fmt: skip
         #: Its name, the same after `restart`, `fork` and `restore`.
         self.id = secrets.token_hex(16)
@@ -56,6 +64,9 @@ class Session:
         self.lost: tuple[str, ...] = ()
         self._birth, self._idle_seconds, self._lifetime_seconds = birth, idle_seconds, lifetime_seconds
         self._one_at_a_time, self._changes = threading.Lock(), threading.Lock()
+        self._way = way
+        # What its program has in its environment, and so what those have that are forked from it.
+        self._placeholders: Mapping[str, str] = {} if way is None else way.placeholders
         self._live_in(opened or birth.open())
 
     def run(self, code: str, *, timeout: float | None = None, on_event: Listener | None = None) -> CellResult:
@@ -65,7 +76,31 @@ class Session:
         `SessionDead` where the session has ended already, `SessionBusy` where another cell runs.
         """
         with self._alone():
-            return self._incarnation.run(code, self.limits.wall_seconds if timeout is None else timeout, on_event)
+            result = self._incarnation.run(code, self.limits.wall_seconds if timeout is None else timeout, on_event)
+            if self._way is None:
+                return result
+            seen = self._way.part()
+            return result.replace(connections=seen.connections, refusals=seen.refusals)
+
+    @property
+    def network(self) -> Network:
+        """Return the hosts that its cells may reach."""
+        return Network() if self._way is None else self._way.network
+
+    def set_network(self, network: Network) -> None:
+        """Allow these hosts from now on and no others; connections that they do not allow end. `Network()` allows none.
+
+        Node's programs trust hosts with credentials where the session began with a network, an empty one at least. Raises
+        `InvalidRequest`, `SessionDead`, `EgressFailed`; where it does, what was allowed before is.
+        """
+        with self._changes, self._incarnation.work():
+            namespace = self._opened.live.network
+            if self._way is not None:
+                self._way.change(network, namespace)
+            elif network.rules:
+                way = self._birth.way_out(network, self._placeholders)
+                way.change(network, namespace)
+                self._way = way
 
     async def arun(
         self,
@@ -110,8 +145,8 @@ class Session:
 
         Memory is copied on write, files are copied, files that are open stay so; random generators draw anew. What cannot be
         taken along, threads and child processes and sockets, is gone in this session too, and told in `lost`: it goes on as one
-        of the copies. Raises `ForkRefused` (it goes on as it was), `SessionBusy` while a cell runs, `SessionDead` where it is, or
-        where its program does not go on afterwards.
+        of the copies. It keeps its `network`; the others reach no host until `set_network` allows one. Raises `ForkRefused`
+        (it goes on as it was), `SessionBusy` while a cell runs, `SessionDead` where it is, or where its program does not go on.
         """
         if not 1 <= count <= _FORKS:
             raise InvalidRequest(f"a session cannot be forked {count} times at once: ask for 1 to {_FORKS}")
@@ -180,6 +215,10 @@ class Session:
         """End it and wait until every process inside is dead."""
         with self._changes:
             self._incarnation.end("closed", "its owner closed it")
+            if self._way is not None:
+                with contextlib.suppress(EgressFailed):
+                    self._way.end()
+                self._way.close()
 
     def put_file(self, path: str, data: bytes | str) -> None:
         """Lay a file into its working folder, in the place of one that is there. Raises `InvalidFilePath`."""
@@ -219,6 +258,10 @@ class Session:
         self.lost = opened.lost
         self._incarnation = Incarnation(opened, self.limits, self._idle_seconds, self._lifetime_seconds)
         self._incarnation.start()
+        if self._way is not None:
+            # In a network of its own, whatever it was forked from.
+            self._way.close()
+            self._way.begin(opened.live.network)
 
     def _go_on_in(self, opened: Opened) -> None:
         try:
@@ -260,10 +303,12 @@ class Session:
             return template, copies
 
     def _sibling(self, opened: Opened) -> Session:
-        return Session(
+        sibling = Session(
             self._birth, self.limits, idle_seconds=self._idle_seconds, lifetime_seconds=self._lifetime_seconds,
             opened=opened,
         )  # fmt: skip
+        sibling._placeholders = self._placeholders
+        return sibling
 
 
 def _close_all(sessions: list[Session]) -> None:

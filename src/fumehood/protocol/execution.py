@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import InvalidFilePath, InvalidRequest
 from .limits import Limits
+from .network import Connection, Network, Refusal
 from .paths import why_not_inside
 from .record import Record
 
@@ -32,6 +33,7 @@ class ExecutionRequest(Record):
     - `args`, `env`: as the program sees them. Besides `env` there are PATH, HOME, LANG and TZ, nothing of the host.
     - `files`: relative path to text (UTF-8) or bytes, laid into `/work` before the start.
     - `stdin`: what the program can read there.
+    - `network`: the hosts that it may reach; none by default.
     - `explain`: list the system calls that were refused; it starts cold.
 
     Raises `InvalidRequest` (a `ValueError`) where a value cannot be run, naming it.
@@ -45,6 +47,7 @@ class ExecutionRequest(Record):
     files: Mapping[str, str | bytes] = {}
     stdin: str | bytes = b""
     limits: Limits = Limits()
+    network: Network = Network()
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class ExecutionRequest(Record):
             raise InvalidRequest(f"stdin is {type(self.stdin).__name__}: give text or bytes")
         if not isinstance(self.limits, Limits):
             raise InvalidRequest(f"limits is {type(self.limits).__name__}: give fumehood.Limits(…)")
+        if not isinstance(self.network, Network):
+            raise InvalidRequest(f"network is {type(self.network).__name__}: give fumehood.Network(allow=[…])")
         _check_args(self.args)
         _check_env(self.env)
         _check_files(self.files, self.name)
@@ -89,8 +94,10 @@ class ExecutionResult(Record):
     `stdout_bytes` and `stderr_bytes` are exact; the properties `stdout` and `stderr` decode them as UTF-8 with
     replacement characters. Times are seconds, `peak_memory_bytes` is the most that all its processes held together
     (None where nothing on this host can tell). `network_refused` counts attempts to reach a network that the kernel
-    refused. `tier` names how memory and processes were bounded: "cgroup" or "sampled". `warm` says whether the program was
-    forked from a warm interpreter: speed is all that this changes. `denied_calls` is None unless `explain` was asked for.
+    refused. `connections` and `refusals` are what its network allowed and did not (the first thousand connections;
+    `connections_left_out` counts the others). `tier` names how memory and processes were bounded: "cgroup" or "sampled".
+    `warm` says whether the program was forked from a warm interpreter: speed is all that this changes. `denied_calls` is
+    None unless `explain` was asked for.
     """
 
     id: str
@@ -107,6 +114,9 @@ class ExecutionResult(Record):
     cpu_seconds: float = 0.0
     peak_memory_bytes: int | None = None
     network_refused: int = 0
+    connections: tuple[Connection, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    connections_left_out: int = 0
     tier: str = "sampled"
     warm: bool = False
     denied_calls: tuple[DeniedCall, ...] | None = None
@@ -132,6 +142,8 @@ class ExecutionResult(Record):
         del values["stdout_bytes"], values["stderr_bytes"]
         values["stdout"], values["stderr"] = self.stdout, self.stderr
         values["files"] = [{"path": _printable(f.path), **_data_as_json(f.data)} for f in self.files]
+        values["connections"] = [each.as_dict() for each in self.connections]
+        values["refusals"] = [each.as_dict() for each in self.refusals]
         values["denied_calls"] = None if self.denied_calls is None else [call.as_dict() for call in self.denied_calls]
         values["skipped_files"] = [{"path": _printable(s.path), "why": s.why} for s in self.skipped_files]
         return values

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
+    from .network import Connection, Refusal
+
     #: Why a session is dead, from kernel facts and its owner's own wishes.
     DeathReason = Literal[
         "closed",  # its owner closed it
@@ -70,13 +72,16 @@ class CellResult(Record):
     """What came of one cell.
 
     `ok`: it ran to its end without an exception. `events` are in the order in which they happened. `ended` says how: "finished",
-    "timeout" or "output_limit" (it was interrupted), "died" (and the session with it).
+    "timeout" or "output_limit" (it was interrupted), "died" (and the session with it). `connections` and `refusals` are what
+    the session's network allowed meanwhile and did not; of a connection that lasts, each cell tells its part.
     """
 
     ok: bool
     events: tuple[Event, ...]
     ended: Literal["finished", "timeout", "output_limit", "died"] = "finished"
     duration_seconds: float = 0.0
+    connections: tuple[Connection, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
 
     @property
     def stdout(self) -> str:

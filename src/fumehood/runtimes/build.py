@@ -271,7 +271,14 @@ class _Workshop:
         live = Live(spec.limits, cgroup="cgroup" not in spec.without)
         with closing(live), Gateway(self._sources.hosts) as gateway, self._disk_watched() as full:
             live.start(spec, self._launcher.spawn, self._lease.user)
-            outcome = watch(live, spec.limits, stdin=Stdin(), on_output=hear, cancel=full, on_gateway=gateway.serve)
+            outcome = watch(
+                live,
+                spec.limits,
+                stdin=Stdin(),
+                on_output=hear,
+                cancel=full,
+                on_listeners=lambda opened: gateway.serve(*opened),
+            )
         if refused is not None:
             refused += [host if port == 443 else f"{host}:{port}" for host, port in gateway.refused]
         # A short step may end before the watcher looks.

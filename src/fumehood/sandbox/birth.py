@@ -124,7 +124,7 @@ def _settle(wiring: init.Wiring, spec: Spec) -> None:
     if os.getpid() != reaper.PROGRAM:
         raise OSError(f"the program has number {os.getpid()}, not {reaper.PROGRAM}")
     init.verify(spec)
-    opened = [os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), *init.open_counters()]
+    opened = [os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), *init.open_network()]
     init.tell(wiring.control, init.READY, *opened)
     for each in opened:
         os.close(each)

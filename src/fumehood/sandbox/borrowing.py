@@ -25,7 +25,7 @@ _BODY = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
 def run(body: Callable[[], int]) -> int:
-    """Run `body` in a child while this process lies suspended; return the child's wait status.
+    """Run `body` in a child while this process lies suspended; return the child's wait status, 0 where SIGCHLD is ignored.
 
     `body` returns the exit status and raises nothing. This process has one thread, and waits for children of no one else. Where the
     status is a signal's, memory is as `body` left it halfway: end at once.
@@ -40,7 +40,10 @@ def run(body: Callable[[], int]) -> int:
         if pid < 0:
             errno = ctypes.get_errno()
             raise OSError(errno, f"clone: {os.strerror(errno)}")
-        return os.waitpid(pid, 0)[1]
+        try:
+            return os.waitpid(pid, 0)[1]
+        except ChildProcessError:
+            return 0  # the kernel took it away: SIGCHLD is ignored here
     finally:
         del first
         stack.close()

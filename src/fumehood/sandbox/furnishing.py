@@ -78,7 +78,8 @@ def _furnish(template: int, first: int, limits: Limits, control: socket) -> bool
             raise OSError("its disk could not be put up")
 
     def put_up() -> None:
-        init.tell(control, init.READY, _put_up_disk(spec))
+        work = _put_up_disk(spec)
+        init.tell(control, init.READY, work, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
 
     try:
         return _in_child(control, join_and_fork)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: First byte of a message from here to the host.
 READY, FAILED, ENDED = b"R", b"F", b"E"
-#: Before READY, with the listening socket of a sandbox that has a gateway.
+#: Before READY, with the listening sockets of a sandbox that has a way out.
 LISTENS = b"L"
 #: Before READY, with the listener at which refused calls wait, where the sandbox is to be explained.
 ASKS = b"A"
@@ -101,12 +101,12 @@ def _run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None) -> i
     kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")
     kernel.raise_loopback()
-    if spec.gateway:
-        _open_gateway(wiring.control)
+    if spec.gateway or spec.ports:
+        _open_way_out(spec, wiring.control)
     work = (
         _prepare(sources, spec, wiring, system_calls) if inner is None else inner.prepare(sources, spec, wiring, orders)
     )
-    tell(wiring.control, READY, work, *open_counters())
+    tell(wiring.control, READY, work, *open_network())
     os.close(work)
     # A second isolation bounds its program's open files by itself, and needs more.
     rlimits.narrow(shares_user=user is None and inner is None)
@@ -175,15 +175,14 @@ def become_user(user: int | None) -> None:
     os.umask(0o022)
 
 
-def _open_gateway(control: socket) -> None:
-    """Hand the host a socket that listens in this network namespace, where nothing else leads out."""
-    import _socket  # noqa: PLC0415 - few sandboxes have one
+def _open_way_out(spec: Spec, control: socket) -> None:
+    """Hand the host sockets that listen in this network namespace, where nothing else leads out."""
+    from . import listeners  # noqa: PLC0415 - few sandboxes have one
 
-    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    listener.bind(GATEWAY)
-    listener.listen(128)
-    tell(control, LISTENS, listener.fileno())
-    listener.close()
+    opened = listeners.open_listeners(spec.ports) if spec.ports else [listeners.listening(*GATEWAY)]
+    tell(control, LISTENS, *(each.fileno() for each in opened))
+    for each in opened:
+        each.close()
 
 
 def _forbid_nested_namespaces() -> None:
@@ -334,15 +333,15 @@ def _end_others() -> None:
             flags = 0
 
 
-def open_counters() -> list[int]:
-    """Open what the kernel counts of this network namespace, for the host to read: `usage.network_refused`."""
-    counters: list[int] = []
-    for path in ("/proc/self/net/snmp", "/proc/self/net/snmp6"):
+def open_network() -> list[int]:
+    """Open this network namespace, for the host to open a way out (`listeners`), and what the kernel counts of it (`usage`)."""
+    opened: list[int] = []
+    for path in ("/proc/self/ns/net", "/proc/self/net/snmp", "/proc/self/net/snmp6"):
         try:
-            counters.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
-            pass  # without /proc there is nothing to read; the count is a courtesy
-    return counters
+            break  # without /proc there is nothing to open
+    return opened
 
 
 def tell(control: socket, message: bytes, *descriptors: int) -> None:

@@ -179,6 +179,26 @@ def raise_loopback() -> None:
         os.close(descriptor)
 
 
+def add_loopback_address(address: str, prefix_bits: int) -> None:
+    """Give `lo` in this network namespace an IPv4 address more; all of its network is then this namespace's."""
+    mask = (~0 << (32 - prefix_bits)) & 0xFFFFFFFF
+    descriptor = _checked("socket", _libc.socket(2, 2 | 0o2000000, 0))  # AF_INET, SOCK_DGRAM | SOCK_CLOEXEC
+    try:
+        for what, order, value in (
+            ("SIOCSIFADDR", 0x8916, bytes(map(int, address.split(".")))),
+            ("SIOCSIFNETMASK", 0x891C, mask.to_bytes(4, "big")),
+        ):
+            request = b"lo:1".ljust(16, b"\0") + (2).to_bytes(2, "little") + bytes(2) + value + bytes(16)
+            _checked(f"ioctl {what}", _libc.ioctl(descriptor, ctypes.c_ulong(order), request))
+    finally:
+        os.close(descriptor)
+
+
+def owner_of_namespace(namespace: int) -> int:
+    """Return the user namespace that owns an open namespace, open as well."""
+    return _checked("ioctl NS_GET_USERNS", _libc.ioctl(namespace, ctypes.c_ulong(0xB701)))
+
+
 def prctl(option: int, *args: int) -> None:
     """Call prctl(2); missing arguments are 0."""
     longs = [ctypes.c_ulong(arg) for arg in (*args, 0, 0, 0, 0)[:4]]

@@ -34,6 +34,8 @@ _PROGRAM = "import sys; sys.path[:0] = [{path!r}]; from fumehood.sandbox.launche
 _SWEEP_SECONDS = 3.0
 # The kernel passes 253 at a time. A copy takes five.
 _DESCRIPTORS = 253
+# With an answer: a pidfd, or the listeners of a sandbox.
+_ANSWERED = 64
 # What a caller waits for comes first.
 _IDLE_SECONDS = 0.02
 _DIED = (BrokenPipeError, ConnectionResetError, EOFError)
@@ -72,7 +74,15 @@ class Launcher:
         """Do what `copying.empty` does, likewise."""
         return self._request("empty", held, [])[1]
 
+    def open_listeners(self, network: int, ports: tuple[int, ...], *, is_first: bool) -> list[int]:
+        """Do what `listeners.open_from_outside` does, from the launcher's process."""
+        return self._request_many("listeners", (ports, is_first), [network])[1]
+
     def _request(self, kind: str, arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:
+        number, received = self._request_many(kind, arguments, descriptors)
+        return number, received[0]
+
+    def _request_many(self, kind: str, arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, list[int]]:
         # In memory and not in the message: files may be large.
         memory = os.memfd_create("fumehood-spec", os.MFD_CLOEXEC)
         try:
@@ -97,16 +107,17 @@ class Launcher:
         with self._lock:
             self._stop()
 
-    def _ask(self, descriptors: list[int]) -> tuple[int, int]:
+    def _ask(self, descriptors: list[int]) -> tuple[int, list[int]]:
         channel = self._socket or self._start()
         socket.send_fds(channel, [b"s"], descriptors)
-        answer, received, _flags, _address = socket.recv_fds(channel, 4096, 1)
+        answer, received, _flags, _address = socket.recv_fds(channel, 4096, _ANSWERED)
         if not answer:
             raise EOFError("the launcher ended")
         if not received:
             raise SandboxFailed(answer.decode("utf-8", "replace"))
-        os.set_inheritable(received[0], False)
-        return int(answer), received[0]
+        for each in received:
+            os.set_inheritable(each, False)
+        return int(answer), received
 
     def _start(self) -> socket.socket:
         sweep()
@@ -146,9 +157,10 @@ def serve(descriptor: int) -> None:
         if not message:
             _leave(maker)
         try:
-            pid, pidfd = _spawn(descriptors)
-            engine.sendmsg([str(pid).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
-            os.close(pidfd)
+            number, opened = _do(descriptors)
+            engine.sendmsg([str(number).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", opened))])
+            for each in opened:
+                os.close(each)
         except BrokenPipeError:
             _leave(maker)  # the engine is gone; the sandbox that was just made goes with this process
         except (OSError, SandboxFailed) as error:
@@ -177,13 +189,18 @@ def _has_groups(maker: int) -> bool:
     return any(each == maker for each, _path in groups())
 
 
-def _spawn(descriptors: list[int]) -> tuple[int, int]:
+def _do(descriptors: list[int]) -> tuple[int, list[int]]:
     request, *others = descriptors
     with open(os.dup(request), "rb") as file:
         file.seek(0)
         # The writer is our own engine, over a socket that only it holds.
         kind, arguments = marshal.load(file)  # noqa: S302
-    return _OPERATIONS[kind](arguments, others)
+    if kind == "listeners":
+        from . import listeners  # noqa: PLC0415 - few sandboxes have a way out
+
+        return 0, listeners.open_from_outside(others[0], arguments[0], is_first=arguments[1])
+    pid, pidfd = _OPERATIONS[kind](arguments, others)
+    return pid, [pidfd]
 
 
 def _spawn_sandbox(arguments: tuple[Any, ...], descriptors: list[int]) -> tuple[int, int]:

@@ -39,9 +39,9 @@ BORN, RUNS = b"B", b"P"
 MESSAGE = 1 << 16
 
 
-# Which of them come with which message; what more comes with the first are `counters`.
+# Which of them come with which message; what more comes with the first are `counters`, and with `LISTENS` all are `listeners`.
 _DESCRIPTORS = {
-    READY: ("work",), LISTENS: ("gateway",), ASKS: ("listener",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
+    READY: ("work", "network"), ASKS: ("listener",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
 }  # fmt: skip
 _CMSG_CLOEXEC = 0x40000000
 _SIGINT, _SIGSTOP, _SIGKILL, _SIGCHLD = 2, 19, 9, 17
@@ -73,10 +73,11 @@ class Live:
         self.between = -1
         #: `/work`, open, from when its walls are up.
         self.work = -1
-        #: What the kernel counts of its network, open likewise.
+        #: Its network namespace, and what the kernel counts of it, open likewise.
+        self.network = -1
         self.counters: list[int] = []
-        #: The listening socket of one that has a gateway, until somebody takes it.
-        self.gateway = -1
+        #: The listening sockets of one that has a way out, until somebody takes them.
+        self.listeners: list[int] = []
         #: Where refused calls wait for an answer, of one that is to be explained.
         self.listener = -1
         #: CPU that a warm program had used before its order; None while it does not wait for one.
@@ -172,7 +173,7 @@ class Live:
     def receive(self) -> tuple[bytes, bytes] | None:
         """Take one message as (kind, body), both empty at the end; None where there is none yet."""
         try:
-            message, ancillary, _flags, _address = self.control.recvmsg(2048, 64, _CMSG_CLOEXEC)
+            message, ancillary, _flags, _address = self.control.recvmsg(2048, 256, _CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -180,6 +181,9 @@ class Live:
         kind, body = message[:1], message[1:]
         for _level, _kind, data in ancillary:
             numbers = struct.unpack(f"{len(data) // 4}i", data)
+            if kind == LISTENS:
+                self.listeners += numbers
+                continue
             names = _DESCRIPTORS[kind]
             for name, number in zip(names, numbers, strict=False):
                 setattr(self, name, number)
@@ -303,11 +307,11 @@ class Live:
 
     def _close_streams(self) -> None:
         streams = (self.stdin, self.stdout, self.stderr, *self.stdio)
-        for descriptor in (*streams, self.work, self.gateway, self.listener, *self.counters):
+        for descriptor in (*streams, self.work, self.network, self.listener, *self.counters, *self.listeners):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.counters = []
-        self.stdin = self.stdout = self.stderr = self.work = self.gateway = self.listener = -1
+        self.counters, self.listeners = [], []
+        self.stdin = self.stdout = self.stderr = self.work = self.network = self.listener = -1
         self.control.close()
         self.far.close()
         if self.channel is not None:

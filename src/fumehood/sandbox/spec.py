@@ -32,6 +32,7 @@ class Spec(Record):
     `explain`: its filter asks the host before it refuses a call.
     `isolation`: who answers its system calls, "namespaces" (the host's kernel) or "gvisor", which is then at `runsc`.
     `gateway`: it has a listening socket at `GATEWAY` of its own loopback, and the host takes what connects there.
+    `ports`: it has a way out (`listeners`), for connections to these ports; none where there are none.
     """
 
     argv: tuple[str, ...]
@@ -46,6 +47,7 @@ class Spec(Record):
     explain: bool = False
     isolation: str = "namespaces"
     runsc: str = ""
+    ports: tuple[int, ...] = ()
 
     def as_plain(self) -> tuple[Any, ...]:
         """Return the same as tuples, dicts, numbers and texts alone, for `marshal`."""
@@ -63,12 +65,15 @@ class Spec(Record):
             self.explain,
             self.isolation,
             self.runsc,
+            self.ports,
         )
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Spec:
         """Undo `as_plain`."""
-        argv, environment, mounts, files, limits, profile, without, forkable, gateway, explain, isolation, runsc = plain
+        (
+            argv, environment, mounts, files, limits, profile, without, forkable, gateway, explain, isolation, runsc, ports,
+        ) = plain  # fmt: skip
         return cls(
             argv=argv,
             environment=environment,
@@ -82,4 +87,5 @@ class Spec(Record):
             explain=explain,
             isolation=isolation,
             runsc=runsc,
+            ports=tuple(ports),
         )

@@ -71,11 +71,12 @@ class Stdin:
 
 
 def supervise(
-    spec: Spec, spawn: Spawn, *, stdin: Stdin, on_output: Listener | None = None, cancel: int | None = None
-) -> Outcome:
+    spec: Spec, spawn: Spawn, *, stdin: Stdin, on_output: Listener | None = None, cancel: int | None = None,
+    on_listeners: Callable[[list[int]], None] | None = None,
+) -> Outcome:  # fmt: skip
     """Run a cold sandbox to its end. The caller owns `Outcome.work`, an open folder, and must close it.
 
-    `cancel`, a descriptor, ends it early once readable. Raises `SandboxFailed` where it could not be set up.
+    `cancel`, a descriptor, ends it early once readable. `on_listeners` as in `watch`. Raises `SandboxFailed`.
     """
     limits = gvisor.outer_limits(spec.limits) if spec.isolation == "gvisor" else spec.limits
     with UserLease() as lease:
@@ -84,7 +85,10 @@ def supervise(
         try:
             live.start(spec, spawn, lease.user)
             denials = _denials(spec.profile, live) if spec.explain else None
-            return watch(live, limits, stdin=stdin, on_output=on_output, cancel=cancel, denials=denials)
+            return watch(
+                live, limits, stdin=stdin, on_output=on_output, cancel=cancel, on_listeners=on_listeners,
+                denials=denials,
+            )  # fmt: skip
         finally:
             live.close()
 
@@ -97,14 +101,14 @@ def _denials(profile: str, live: Live) -> Denials:
 
 def watch(
     live: Live, limits: Limits, *, stdin: Stdin, on_output: Listener | None = None, cancel: int | None = None,
-    on_gateway: Callable[[int], None] | None = None, denials: Denials | None = None,
+    on_listeners: Callable[[list[int]], None] | None = None, denials: Denials | None = None,
 ) -> Outcome:  # fmt: skip
     """Do the same for a sandbox that was made, and for a warm one that has its order. The caller closes it.
 
-    `on_gateway` is given the listening socket of a sandbox that has a gateway, a descriptor which it owns. `denials` answers
+    `on_listeners` is given the listening sockets of a sandbox that has a way out, descriptors which it owns. `denials` answers
     for a sandbox that is to be explained.
     """
-    run = _Run(live, limits, stdin, on_output, cancel, on_gateway, denials)
+    run = _Run(live, limits, stdin, on_output, cancel, on_listeners, denials)
     try:
         run.watch()
         return run.outcome()
@@ -117,10 +121,10 @@ def watch(
 class _Run:
     def __init__(
         self, live: Live, limits: Limits, stdin: Stdin, on_output: Listener | None, cancel: int | None,
-        on_gateway: Callable[[int], None] | None, denials: Denials | None,
+        on_listeners: Callable[[list[int]], None] | None, denials: Denials | None,
     ) -> None:  # fmt: skip
         self._live, self._limits, self._cgroup = live, limits, live.cgroup
-        self._stdin, self._on_output, self._cancel, self._on_gateway = stdin, on_output, cancel, on_gateway
+        self._stdin, self._on_output, self._cancel, self._on_listeners = stdin, on_output, cancel, on_listeners
         self._denials = denials
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._poll = select.poll()
@@ -257,9 +261,9 @@ class _Run:
         if kind == READY:
             self._live.begin_group_time()
             self._start_clock(time.monotonic())
-        elif kind == LISTENS and self._on_gateway is not None:
-            gateway, self._live.gateway = self._live.gateway, -1
-            self._on_gateway(gateway)
+        elif kind == LISTENS and self._on_listeners is not None:
+            listeners, self._live.listeners = self._live.listeners, []
+            self._on_listeners(listeners)
         elif kind == ASKS:
             self._poll.register(self._live.listener, select.POLLIN)
         elif kind == ENDED and len(body) == REPORT.size:

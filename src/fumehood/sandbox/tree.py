@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
+from ..egress.places import NAMESERVER
 from . import kernel
 from .landlock import DEVICES
 
@@ -34,8 +35,10 @@ _ETC = {
     "hostname": "fumehood\n",
     "hosts": "127.0.0.1 localhost fumehood\n::1 localhost fumehood\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-    # An address of TEST-NET-1: the kernel refuses the packet at once, so a look-up fails without a wait and is counted.
-    "resolv.conf": "# No network: this is the sandbox's policy.\nnameserver 192.0.2.1\noptions attempts:1 timeout:1\n",
+    # Where there is no egress nothing leads there: the kernel refuses the packet at once, so a look-up fails without a wait and is
+    # counted.
+    "resolv.conf": "# Only where the sandbox's policy allows hosts is anybody there.\n"
+    f"nameserver {NAMESERVER}\noptions attempts:1 timeout:5\n",
     "os-release": 'NAME="Fumehood sandbox"\nID=fumehood\n',
     "shells": "/bin/sh\n/bin/bash\n",
     "protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\nipv6-icmp 58 IPv6-ICMP\n",
@@ -152,7 +155,7 @@ def bind(source: str, inside: str, *, writable: bool) -> None:
     mode = os.stat(source).st_mode
     if stat.S_ISDIR(mode):
         os.makedirs(target, exist_ok=True)
-    else:
+    elif not os.path.exists(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
     # Recursive, or the kernel refuses in a user namespace what would uncover something below.

@@ -1,0 +1,161 @@
+"""The way out of one sandbox: its listeners, its names, its policy, and every connection that it has.
+
+Promised: who came is known by the socket that was come to, and by nothing that is said; a policy that changes ends what it no
+longer allows; when the way is closed, so is every connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from typing import TYPE_CHECKING
+
+import h11
+
+from .arrival import Arrival, BadBytes
+from .connecting import Unreachable
+from .hello import BadHello
+from .line import Book, LimitReached, Line
+from .names import Names, Responder
+from .policy import Denied, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..protocol.network import Network, Traffic
+    from .certificates import Authority
+    from .connecting import Connector
+
+# With nothing to linger for, closing is a reset: the program hears of it at once.
+_AT_ONCE = struct.pack("ii", 1, 0)
+_AT_A_TIME = 64
+
+
+class Exit:
+    """`authority` opens TLS, `trusted` is what the servers outside are checked by."""
+
+    def __init__(
+        self, network: Network, placeholders: Mapping[str, str], *, authority: Authority, trusted: ssl.SSLContext,
+        connector: Connector,
+    ) -> None:  # fmt: skip
+        self.authority, self.trusted, self.connector = authority, trusted, connector
+        self.policy = Policy(network, placeholders)
+        self._names, self._book = Names(), Book()
+        self._listeners: list[socket.socket] = []
+        self._transport: asyncio.DatagramTransport | None = None
+        self._connections: dict[asyncio.Task[None], Line] = {}
+
+    async def answer_names(self, sock: socket.socket) -> None:
+        """Answer the questions that come to a datagram socket, which is its own from then on."""
+        loop = asyncio.get_running_loop()
+        self._transport, _protocol = await loop.create_datagram_endpoint(
+            lambda: Responder(self._names, self._asked), sock=sock
+        )
+
+    def listen(self, listener: socket.socket, port: int) -> None:
+        """Take the connections that come to a listening socket, for that port; 0 stands for the proxy's own."""
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener, port)
+
+    def change(self, network: Network, placeholders: Mapping[str, str]) -> None:
+        """Have another policy, and end the connections that it does not allow as they are."""
+        self.policy = Policy(network, placeholders)
+        for task, line in self._connections.items():
+            if line.verdict == "tunnelled" and self._is_allowed_tunnel(line):
+                continue
+            # Requests are decided on one by one, but one that runs was decided on by the old rules.
+            line.fail("the policy changed")
+            task.cancel()
+
+    def take(self) -> Traffic:
+        """Return what was noted since the last time, of connections that last what came so far."""
+        for line in self._connections.values():
+            line.part()
+        return self._book.take()
+
+    async def close(self) -> None:
+        """End every connection, and take no more."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+        if self._transport is not None:
+            self._transport.abort()
+        tasks = list(self._connections)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _asked(self, name: str) -> None:
+        try:
+            self.policy.check_name(name)
+        except Denied as denied:
+            self._book.refuse(denied.host, denied.port, denied.why, denied.rule)
+
+    def _is_allowed_tunnel(self, line: Line) -> bool:
+        try:
+            return not self.policy.connection(line.host, line.port, "https")
+        except Denied:
+            return False
+
+    def _accept(self, listener: socket.socket, port: int) -> None:
+        for _each in range(_AT_A_TIME):
+            try:
+                client, _address = listener.accept()
+            except OSError:
+                return
+            client.setblocking(False)
+            if len(self._connections) >= self.policy.network.connections:
+                most = self.policy.network.connections
+                self._book.refuse("", port, f"more than {most} connections at one time (connections)", "")
+                _reset(client)
+                continue
+            line = Line(self._book, self.policy.network, port)
+            task = asyncio.get_running_loop().create_task(self._attend(client, port, line))
+            self._connections[task] = line
+            task.add_done_callback(self._connections.pop)
+
+    async def _attend(self, client: socket.socket, port: int, line: Line) -> None:
+        try:
+            host = ""
+            if port:
+                address = client.getsockname()[0]
+                host = self._names.name(address) or ""
+                if not host:
+                    line.host = address
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+                    raise Denied(address, port, f"{address} is no address that a name led to: look the name up first")
+                line.host = host
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(self.policy.network.connection_seconds):
+                await Arrival(self, line, client, host, port).lead()
+        except Denied as denied:
+            line.refuse(denied)
+        except LimitReached as error:
+            self._book.refuse(line.host, line.port, str(error), "")
+            line.fail(str(error))
+        except (BadBytes, BadHello) as error:
+            line.refuse(Denied(line.host, line.port, str(error)))
+        except TimeoutError:
+            line.fail("it lasted too long, or said nothing")
+        except ssl.SSLError as error:
+            line.fail(f"the program ended TLS: {error.reason or error}")
+        except (Unreachable, OSError, h11.ProtocolError) as error:
+            line.fail(str(error) or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a connection: the others go on
+            line.fail(f"the proxy could not go on: {error!r}")
+        finally:
+            line.end()
+            client.close()
+
+
+def _reset(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    client.close()

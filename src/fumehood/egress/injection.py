@@ -1,0 +1,131 @@
+"""Puts a credential into a request on its way out, and takes it out of what comes back.
+
+Promised: whatever the program put where the credential belongs is gone; of a response no bytes pass that are the secret, or its
+usual spellings, as they stand. Not promised: that a server which spells it otherwise, or compresses, cannot give it away.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus, urlencode
+
+from ..protocol.credentials import Basic, Bearer, Header, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..protocol.credentials import Credential
+
+    Headers = list[tuple[bytes, bytes]]
+
+#: Shorter secrets are not looked for: they would be found in everything.
+SHORTEST = 6
+_MASK = b"*"
+
+
+class Injection:
+    """One credential. `secrets` are the spellings of what must not come back."""
+
+    def __init__(self, credential: Credential) -> None:
+        self._credential = credential
+        secret = str(credential.secret)
+        spellings = [secret, quote(secret, safe=""), quote(secret)]
+        self._header: tuple[bytes, bytes] | None = None
+        match credential:
+            case Bearer():
+                self._header = (b"authorization", f"Bearer {secret}".encode())
+            case Basic():
+                pair = base64.b64encode(f"{credential.user}:{secret}".encode()).decode()
+                spellings.append(pair)
+                self._header = (b"authorization", f"Basic {pair}".encode())
+            case Header():
+                self._header = (credential.name.lower().encode(), secret.encode())
+            case Query():
+                spellings.append(urlencode({"": secret})[1:])
+        long_enough = {each.encode() for each in spellings if len(each) >= SHORTEST}
+        self.secrets = tuple(sorted(long_enough, key=len, reverse=True))
+
+    def headers(self, headers: Headers) -> Headers:
+        """Return the headers of a request with the credential in its place."""
+        # What is compressed cannot be looked through on its way back.
+        kept = [(name, value) for name, value in headers if name != b"accept-encoding"]
+        kept.append((b"accept-encoding", b"identity"))
+        if self._header is None:
+            return kept
+        return [*((name, value) for name, value in kept if name != self._header[0]), self._header]
+
+    def target(self, target: str) -> str:
+        """Return the target of a request, likewise."""
+        if not isinstance(self._credential, Query):
+            return target
+        path, _mark, query = target.partition("?")
+        key = self._credential.key
+        others = [each for each in query.split("&") if each and unquote_plus(each.partition("=")[0]) != key]
+        return f"{path}?{'&'.join([*others, urlencode({key: str(self._credential.secret)})])}"
+
+
+class Redactor:
+    """Masks secrets in a stream of bytes, whose length stays; what may be the beginning of one is held back."""
+
+    def __init__(self, secrets: tuple[bytes, ...]) -> None:
+        self._secrets, self._held = secrets, b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may go on."""
+        if not self._secrets:
+            return data
+        data = masked(self._held + data, self._secrets)
+        keep = _begun(data, self._secrets)
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]
+
+    def end(self) -> bytes:
+        """Return what was held back."""
+        held, self._held = self._held, b""
+        return held
+
+
+def masked(data: bytes, secrets: Iterable[bytes]) -> bytes:
+    """Return the data with as many asterisks for each secret in it."""
+    for secret in secrets:
+        if secret in data:
+            data = data.replace(secret, _MASK * len(secret))
+    return data
+
+
+def _begun(data: bytes, secrets: Iterable[bytes]) -> int:
+    """Return how many bytes at the end may be the beginning of a secret."""
+    most = 0
+    for secret in secrets:
+        tail = data[-(len(secret) - 1) :]
+        at = tail.find(secret[:1])
+        while at >= 0:
+            if secret.startswith(tail[at:]):
+                most = max(most, len(tail) - at)
+                break
+            at = tail.find(secret[:1], at + 1)
+    return most
+
+
+class Placeholders:
+    """Looks for placeholders in what a program sends, as they stand or within base64."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self._needles = tuple({needle for value in values for needle in _spellings(value.encode())})
+        self._longest = max(map(len, self._needles), default=0)
+        self._tail = b""
+
+    def are_in(self, data: bytes) -> bool:
+        """Whether one is in this or crosses from what came before."""
+        if not self._needles:
+            return False
+        data = self._tail + data
+        self._tail = data[-(self._longest - 1) :]
+        return any(needle in data for needle in self._needles)
+
+
+def _spellings(value: bytes) -> list[bytes]:
+    # Where it begins within a group of three bytes decides how base64 spells all but its ends.
+    shifted = (base64.b64encode(bytes(shift) + value)[4 if shift else 0 : -4] for shift in range(3))
+    return [value, *shifted]

@@ -1,0 +1,485 @@
+"""Sandboxes that may reach hosts: what gets out, what does not, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fumehood import (
+    Allow,
+    Basic,
+    Bearer,
+    CellResult,
+    Engine,
+    ExecutionRequest,
+    ExecutionResult,
+    Header,
+    Network,
+    Query,
+    Session,
+    StoredSecret,
+)
+from fumehood.errors import EgressFailed, InvalidRequest
+from fumehood.protocol.network import Connection
+from tests.testing.outside import LOOPBACK, Authority, NameServer, Server
+
+SECRET = "correct-horse-battery-staple"
+
+
+class Outside:
+    """A name server, an HTTPS and an HTTP server, and an engine that asks that name server."""
+
+    def __init__(self, names: NameServer, https: Server, http: Server, engine: Engine, seen: list[Connection]) -> None:
+        self.names, self.https, self.http, self.engine, self.seen = names, https, http, engine, seen
+
+    def rule(self, host: str = "good.test", **fields: object) -> Allow:
+        return Allow(host=host, ports=(self.https.port, self.http.port), addresses=LOOPBACK, **fields)  # type: ignore[arg-type]  # fields by name
+
+    def run(self, code: str, *rules: Allow | str, language: str = "python", **limits: int) -> ExecutionResult:
+        network = Network(allow=rules, **limits)
+        return self.engine.execute(ExecutionRequest(code=code, language=language, network=network))
+
+    def get(self, host: str = "good.test", path: str = "/", more: str = "") -> str:
+        """Return a program that prints status and body."""
+        url = f"https://{host}:{self.https.port}{path}"
+        return f"import requests\nr = requests.get({url!r}{more})\nprint(r.status_code, r.text)"
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[Outside]:
+    authority = Authority()
+    addresses = {
+        name: [["127.0.0.1"]] for name in ("good.test", "other.test", "a.wild.test", "wild.test", "untrusted.test")
+    }
+    seen: list[Connection] = []
+    secrets = {"stored": SECRET}
+    with (
+        authority.trusted(),
+        NameServer(addresses) as names,
+        Server(context=authority.context("good.test", "other.test", "a.wild.test", "wild.test")) as https,
+        Server() as http,
+        Engine(nameserver=names.address, secrets=secrets, on_connection=seen.append) as engine,
+    ):
+        engine.prepare()
+        yield Outside(names, https, http, engine, seen)
+
+
+@pytest.fixture(autouse=True)
+def echoes(outside: Outside) -> Iterator[None]:
+    answer = outside.https.answer
+    for server in (outside.https, outside.http):
+        server.requests.clear()
+    yield
+    outside.https.answer = answer
+
+
+def test_an_allowed_host_is_reached_by_a_tunnel(outside: Outside) -> None:
+    result = outside.run(outside.get(path="/x?y=1"), outside.rule())
+    assert result.stdout.startswith("200 "), result.stderr
+    assert [request.path for request in outside.https.requests] == ["/x?y=1"]
+    (line,) = result.connections
+    assert (line.host, line.port, line.verdict, line.methods) == ("good.test", outside.https.port, "tunnelled", ())
+    assert line.sent_bytes > 100
+    assert line.received_bytes > 500
+    assert outside.seen[-1] == line
+
+
+def test_http_without_tls_is_passed_on(outside: Outside) -> None:
+    code = f"import requests; print(requests.get('http://good.test:{outside.http.port}/p').json()['path'])"
+    result = outside.run(code, outside.rule())
+    assert result.stdout == "/p\n"
+    (line,) = result.connections
+    assert (line.verdict, line.methods, line.requests) == ("plain", ("GET",), 1)
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_what_is_refused_is_told_to_the_program_and_in_the_result(outside: Outside, scheme: str) -> None:
+    code = f"import requests\nr = requests.get('{scheme}://evil.test/')\nprint(r.status_code, r.reason)\nprint(r.text)"
+    result = outside.run(code, "good.test")
+    assert result.stdout.startswith("403 Refused by Fumehood: host evil.test is not allowed: only good.test\n"), (
+        result.stderr
+    )
+    assert "--allow-host evil.test" in result.stdout
+    port = {"https": 443, "http": 80}[scheme]
+    refusal = next(each for each in result.refusals if each.port == port)
+    assert (refusal.host, refusal.rule) == ("evil.test", "evil.test")
+    assert refusal.why == "host evil.test is not allowed: only good.test"
+    assert [(line.host, line.verdict) for line in result.connections] == [("evil.test", "refused")]
+    assert "evil.test" not in outside.names.asked
+
+
+def test_without_rules_there_is_no_network_at_all(outside: Outside) -> None:
+    code = "import socket\ntry: print(socket.getaddrinfo('good.test', 443))\nexcept OSError as error: print(error)"
+    result = outside.run(code)
+    assert "name resolution" in result.stdout
+    assert result.network_refused > 0
+    assert result.connections == result.refusals == ()
+
+
+def test_other_ports_are_refused_at_once(outside: Outside) -> None:
+    code = """import socket, time
+began = time.monotonic()
+for kind, port in ((socket.SOCK_STREAM, 22), (socket.SOCK_DGRAM, 443)):
+    s = socket.socket(socket.AF_INET, kind)
+    s.settimeout(5)
+    try:
+        s.connect(('good.test', port)); s.send(b'x'); s.recv(1)
+    except ConnectionRefusedError: print('refused')
+print(time.monotonic() - began < 1)"""
+    assert outside.run(code, outside.rule()).stdout == "refused\nrefused\nTrue\n"
+
+
+def test_wildcards_take_subdomains_and_not_the_name_itself(outside: Outside) -> None:
+    rule = outside.rule("*.wild.test")
+    assert outside.run(outside.get("a.wild.test"), rule).stdout.startswith("200")
+    assert outside.run(outside.get("wild.test"), rule).stdout.startswith("403")
+    assert outside.run(outside.get("other.test"), outside.rule("*")).stdout.startswith("200")
+
+
+@pytest.mark.parametrize(
+    ("credential", "header", "value"),
+    [
+        (Bearer(token=SECRET), "authorization", f"Bearer {SECRET}"),
+        (Bearer(token=StoredSecret(id="stored")), "authorization", f"Bearer {SECRET}"),
+        (Basic(user="me", password=SECRET), "authorization", "Basic bWU6Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ=="),
+        (Header(name="X-Api-Key", value=SECRET), "x-api-key", SECRET),
+    ],
+    ids=["bearer", "stored", "basic", "header"],
+)
+def test_a_credential_is_added_on_the_way_out_and_nowhere_inside(
+    outside: Outside, credential: Bearer, header: str, value: str
+) -> None:
+    # What the program sends in its place is gone.
+    code = outside.get(more=f", headers={{{header!r}: 'mine'}}")
+    result = outside.run(code, outside.rule(credential=credential))
+    assert result.stdout.startswith("200 "), result.stderr
+    assert outside.https.requests[-1].header(header) == value
+    # The server sends back what it heard.
+    assert value.removeprefix("Bearer ").removeprefix("Basic ") not in result.stdout
+    assert "****" in result.stdout
+    assert result.connections[0].verdict == "opened"
+    assert SECRET not in json.dumps(result.as_json())
+
+
+def test_a_credential_in_the_query_keeps_the_other_parameters(outside: Outside) -> None:
+    rule = outside.rule(credential=Query(key="key", value="a b&c-secret"))
+    result = outside.run(outside.get(path="/q?one=1&key=mine&two=2"), rule)
+    assert outside.https.requests[-1].path == "/q?one=1&two=2&key=a+b%26c-secret"
+    assert "a+b%26c-secret" not in result.stdout
+
+
+def test_a_credential_goes_to_its_host_alone(outside: Outside) -> None:
+    rules = (outside.rule(credential=Bearer(token=SECRET)), outside.rule("other.test"))
+    outside.run(outside.get("other.test"), *rules)
+    assert outside.https.requests[-1].header("authorization") is None
+    code = f"import requests; print(requests.get('http://good.test:{outside.http.port}/').status_code)"
+    result = outside.run(code, *rules)
+    assert result.stdout == "403\n"
+    assert "https alone" in result.refusals[0].why
+    assert not outside.http.requests
+
+
+def test_no_place_inside_has_the_secret(outside: Outside) -> None:
+    code = f"""import os, glob, requests, sys, gc
+{outside.get()}
+needle = {SECRET[::-1]!r}[::-1].encode()
+def has(path):
+    try:
+        with open(path, 'rb') as f: return needle in f.read()
+    except OSError: return False
+paths = ['/proc/self/' + n for n in ('environ', 'cmdline', 'maps', 'status', 'mountinfo', 'net/tcp')]
+for top in ('/etc', '/work', '/tmp', '/dev/shm', '/opt/fumehood/python/lib/python3*/site-packages/certifi'):
+    for found in glob.glob(top):
+        paths += [os.path.join(d, n) for d, _, names in os.walk(found) for n in names if n != 'main.py']
+print([p for p in paths if has(p)], len(paths) > 20)
+held = 0
+for line in open('/proc/self/maps'):
+    where, mode = line.split()[:2]
+    first, last = (int(x, 16) for x in where.split('-'))
+    if mode.startswith('rw') and '[v' not in line:
+        with open('/proc/self/mem', 'rb') as memory:
+            memory.seek(first)
+            held += memory.read(last - first).count(needle[:7] + b'-' + needle[8:])
+print(held)"""
+    result = outside.run(code, outside.rule(credential=Bearer(token=SECRET)))
+    assert result.stdout.startswith("200 "), result.stderr
+    found, *_rest = result.stdout.splitlines()[1:]
+    assert found == "[] True", result.stdout[-400:]
+
+
+def test_the_secret_is_in_no_text_that_shows_a_request_or_an_error(outside: Outside) -> None:
+    network = Network(
+        allow=[
+            outside.rule(credential=Bearer(token=SECRET)),
+            outside.rule("*", credential=Query(key="k", value=SECRET)),
+        ]
+    )
+    request = ExecutionRequest(code="1", network=network)
+    assert SECRET not in f"{request!r}{network}{network.describe()}"
+    with pytest.raises(InvalidRequest) as raised:
+        Bearer(token=f"{SECRET}\n")
+    assert SECRET not in str(raised.value)
+    with pytest.raises(InvalidRequest, match="no secret has the id 'none'"):
+        outside.run("1", outside.rule(credential=Bearer(token=StoredSecret(id="none"))))
+
+
+def test_a_placeholder_stands_for_the_credential_and_goes_nowhere_else(outside: Outside) -> None:
+    rules = (outside.rule(credential=Bearer(token=SECRET, placeholder="GOOD_TOKEN")), outside.rule("other.test"))
+    send = "import os, requests, base64\np = os.environ['GOOD_TOKEN']\n"
+    url = f"https://{{}}.test:{outside.https.port}/"
+    good = send + f"print(requests.get({url.format('good')!r}, headers={{'authorization': 'Bearer ' + p}}).status_code)"
+    assert outside.run(good, *rules).stdout == "200\n"
+    assert outside.https.requests[-1].header("authorization") == f"Bearer {SECRET}"
+    outside.https.requests.clear()
+    ways = {
+        "header": "headers={'x': p}", "query": "params={'x': p}", "body": "data=b'a' * 100_000 + p.encode()",
+        "userinfo": "auth=('me', p)", "base64": "data=base64.b64encode(b'xy' + p.encode() + b'z')",
+    }  # fmt: skip
+    for way in ways.values():
+        result = outside.run(send + f"print(requests.post({url.format('other')!r}, {way}).status_code)", *rules)
+        assert result.stdout == "403\n", (way, result.stderr[-500:])
+        assert any("placeholder" in each.why for each in result.refusals)
+    # Of a long body what came before it may have gone; a whole one never does.
+    heard = b"".join(f"{each.path} {each.headers}".encode() + each.body for each in outside.https.requests)
+    assert re.search(rb"fumehood-placeholder-[0-9a-f]{32}", heard) is None
+
+
+def test_rules_about_methods_and_paths_hold_for_each_request(outside: Outside) -> None:
+    rule = outside.rule(methods=("GET",), paths=("/v1/*", "/health"))
+    code = f"""import requests
+s = requests.Session()
+for method, path in (('GET', '/v1/a'), ('POST', '/v1/a'), ('GET', '/health'), ('GET', '/healthy'), ('GET', '/'), ('GET', '/v1/%2e%2e/x')):
+    print(s.request(method, 'https://good.test:{outside.https.port}' + path).status_code)"""
+    result = outside.run(code, rule)
+    assert result.stdout.split() == ["200", "403", "200", "403", "403", "403"]
+    assert [request.path for request in outside.https.requests] == ["/v1/a", "/health"]
+
+
+def test_the_servers_certificate_is_checked_when_tls_is_opened(outside: Outside) -> None:
+    rule = outside.rule("untrusted.test", credential=Bearer(token=SECRET))
+    result = outside.run(outside.get("untrusted.test"), rule)
+    assert result.stdout.startswith("502 fumehood: host untrusted.test cannot be spoken to by TLS: Hostname mismatch")
+    assert not outside.https.requests
+
+
+def test_cold_and_warm_programs_reach_the_same(outside: Outside) -> None:
+    warm = outside.run(outside.get(path="/same"), outside.rule(credential=Bearer(token=SECRET)))
+    cold = outside.engine.execute(
+        ExecutionRequest(
+            code=outside.get(path="/same"),
+            network=Network(allow=[outside.rule(credential=Bearer(token=SECRET))]),
+            explain=True,
+        )
+    )
+    assert (warm.warm, cold.warm) == (True, False)
+    assert warm.stdout == cold.stdout
+    assert warm.stdout.startswith("200")
+
+
+def test_what_all_connections_may_carry_is_bounded(outside: Outside) -> None:
+    outside.https.answer = lambda _request: (200, {}, bytes(1 << 20))
+    code = outside.get().replace("r.text", "len(r.content)")
+    result = outside.run(code, outside.rule(), received_bytes=100_000)
+    assert result.exit_code == 1
+    assert result.refusals[-1].why == "more than 100000 bytes came (received_bytes)"
+    assert result.connections[0].received_bytes < 500_000
+    result = outside.run(code, outside.rule(credential=Bearer(token=SECRET)), received_bytes=100_000)
+    assert result.exit_code == 1
+    assert outside.run(code, outside.rule(), received_bytes=2_000_000).stdout == "200 1048576\n"
+
+
+def test_connections_at_one_time_are_bounded(outside: Outside) -> None:
+    code = f"""import socket
+held, refused = [], 0
+for n in range(12):
+    s = socket.create_connection(('good.test', {outside.https.port}))
+    s.settimeout(0.3)
+    try: refused += s.recv(1) == b''
+    except ConnectionResetError: refused += 1
+    except TimeoutError: held.append(s)
+print(len(held), refused)"""
+    result = outside.run(code, outside.rule(), connections=5)
+    assert result.stdout == "5 7\n"
+    assert ("more than 5 connections at one time (connections)", 7) in [
+        (each.why, each.count) for each in result.refusals
+    ]
+
+
+# Sessions
+
+
+@pytest.fixture
+def session(outside: Outside) -> Iterator[Session]:
+    with outside.engine.session(network=Network(allow=[outside.rule()])) as session:
+        yield session
+
+
+def status_of(outside: Outside, session: Session, host: str = "good.test") -> str:
+    return session.run(outside.get(host).replace("r.text", "''")).stdout.strip()
+
+
+def test_a_sessions_rules_are_tightened_and_widened_between_cells(outside: Outside, session: Session) -> None:
+    assert status_of(outside, session) == "200"
+    session.set_network(Network())
+    assert status_of(outside, session) == "403"
+    session.set_network(Network(allow=[outside.rule("other.test", credential=Bearer(token=SECRET))]))
+    assert status_of(outside, session) == "403"
+    assert status_of(outside, session, "other.test") == "200"
+    assert outside.https.requests[-1].header("authorization") == f"Bearer {SECRET}"
+    assert session.network.rules[0].host == "other.test"
+
+
+def test_a_rule_that_names_another_port_opens_it_in_a_session_that_runs(outside: Outside) -> None:
+    with outside.engine.session(network=Network()) as session:
+        code = f"import requests; print(requests.get('http://good.test:{outside.http.port}/').status_code)"
+        assert session.run(code).error is not None
+        session.set_network(Network(allow=[outside.rule()]))
+        assert session.run(code).stdout == "200\n"
+
+
+def test_a_session_that_began_without_network_can_be_given_one(outside: Outside) -> None:
+    with outside.engine.session() as session:
+        assert session.run(outside.get()).error is not None
+        session.set_network(Network(allow=[outside.rule(credential=Bearer(token=SECRET))]))
+        assert status_of(outside, session) == "200"
+
+
+def test_a_connection_that_the_new_rules_do_not_allow_ends(outside: Outside, session: Session) -> None:
+    begin = f"""import ssl, socket
+s = ssl.create_default_context().wrap_socket(socket.create_connection(('good.test', {outside.https.port})), server_hostname='good.test')
+def ask():
+    s.sendall(b'GET / HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\n')
+    return s.recv(15)
+print(ask())"""
+    assert session.run(begin).stdout == "b'HTTP/1.1 200 OK'\n"
+    assert session.run("s.settimeout(5); s.recv(100_000); print(ask())").stdout == "b'HTTP/1.1 200 OK'\n"
+    session.set_network(Network(allow=["other.test"]))
+    result = session.run("s.recv(100_000); print(ask())")
+    assert result.error is not None or "200" not in result.stdout
+    assert len(outside.https.requests) == 2
+
+
+def test_each_cell_tells_what_it_reached(outside: Outside, session: Session) -> None:
+    def lines(cell: CellResult) -> list[tuple[str, str]]:
+        return [(each.host, each.verdict) for each in cell.connections]
+
+    assert lines(session.run(outside.get())) == [("good.test", "tunnelled")]
+    assert lines(session.run("1")) == []
+    refused = session.run("requests.get('https://evil.test/')")
+    assert lines(refused) == [("evil.test", "refused")]
+    assert [(each.host, each.rule) for each in refused.refusals][-1] == ("evil.test", "evil.test")
+
+
+def test_a_forked_session_keeps_its_network_and_its_copies_get_theirs_anew(outside: Outside) -> None:
+    rule = outside.rule(credential=Bearer(token=SECRET))
+    with outside.engine.session(network=Network(allow=[rule])) as session:
+        assert status_of(outside, session) == "200"
+        (copy,) = session.fork()
+        with copy:
+            assert status_of(outside, session) == "200"
+            assert copy.run(outside.get()).error is not None
+            assert copy.network == Network()
+            copy.set_network(session.network)
+            assert status_of(outside, copy) == "200"
+        session.restart()
+        assert status_of(outside, session) == "200"
+        with session.checkpoint() as checkpoint:
+            session.set_network(Network())
+            session.restore(checkpoint)
+            assert session.run(outside.get()).error is not None
+
+
+@pytest.mark.parametrize("language", ["bash", "javascript"])
+def test_sessions_of_other_languages_reach_allowed_hosts(outside: Outside, language: str) -> None:
+    if language == "javascript":
+        pytest.importorskip("shutil").which("node") or pytest.skip("no node here")
+        code = f"(await fetch('https://good.test:{outside.https.port}/')).status"
+    else:
+        Path("/usr/bin/curl").exists() or pytest.skip("no curl here")
+        code = f"curl -sS -o /dev/null -w '%{{http_code}}' https://good.test:{outside.https.port}/"
+    rule = outside.rule(credential=Bearer(token=SECRET))
+    with outside.engine.session(language, network=Network(allow=[rule])) as session:
+        result = session.run(code)
+        assert "200" in f"{result.stdout}{result.result}", result
+
+
+# A proxy that dies
+
+
+def kill_proxy(engine: Engine) -> None:
+    process = engine._outward()._outlet._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_dead_proxy_is_a_typed_error_and_no_open_path(outside: Outside) -> None:
+    code = (
+        outside.get().replace("requests.get(", "requests.Session().get(")
+        + "\nimport time\nprint('up', flush=True)\ntime.sleep(1)\n"
+    )
+    code += "try: requests.get(r.url, timeout=5); print('reached')\nexcept requests.ConnectionError: print('refused')"
+    began = threading.Event()
+    heard = bytearray()
+
+    def hear(_stream: str, piece: bytes) -> None:
+        heard.extend(piece)
+        if b"up" in heard:
+            began.set()
+
+    def kill() -> None:
+        began.wait(20)
+        kill_proxy(outside.engine)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(EgressFailed, match="the egress proxy was killed"):
+            outside.engine.execute(ExecutionRequest(code=code, network=Network(allow=[outside.rule()])), on_output=hear)
+    finally:
+        killer.join()
+    assert b"refused" in heard
+    assert outside.run(outside.get(), outside.rule()).stdout.startswith("200")
+
+
+def test_a_session_hears_of_a_dead_proxy_and_gets_another(outside: Outside, session: Session) -> None:
+    assert status_of(outside, session) == "200"
+    kill_proxy(outside.engine)
+    with pytest.raises(EgressFailed):
+        session.run("1")
+    assert session.run(f"x = 1\n{outside.get()}").error is not None
+    session.set_network(Network(allow=[outside.rule(credential=Bearer(token=SECRET))]))
+    assert status_of(outside, session) == "200"
+    assert session.run("x").result == {"text/plain": "1"}
+
+
+def test_a_closed_engine_leaves_no_proxy_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Engine() as engine:
+        engine.execute(ExecutionRequest(code="1", network=Network(allow=["a.test"])))
+        process = engine._outward()._outlet._process
+        assert process is not None
+        assert list(tmp_path.iterdir())
+    assert process.poll() is not None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_with_a_way_out_starts_where_one_without_does(outside: Outside) -> None:
+    def median(network: Network) -> float:
+        took = []
+        for _each in range(15):
+            began = time.monotonic()
+            assert outside.engine.execute(ExecutionRequest(code="1", network=network)).warm
+            took.append(time.monotonic() - began)
+        return sorted(took)[7]
+
+    # The goal, 3 ms, is the benchmark's; here that nothing of a proxy's start is in it.
+    assert median(Network(allow=[outside.rule()])) - median(Network()) < 0.1
