@@ -241,7 +241,9 @@ class Engine:
 
         try:
             lease.__enter__()
-            spec = self._spec(request.replace(args=(str(CHANNEL),)), start, files)
+            # It may be given hosts later.
+            leads_out = self.isolation == "namespaces"
+            spec = self._spec(request.replace(args=(str(CHANNEL),)), start, files, leads_out=leads_out)
             live.start(spec.replace(forkable=begins.forkable), self.spawn, lease.user)
         except BaseException:
             release()
@@ -325,11 +327,13 @@ class Engine:
             return (*start.mounts, *self._outward().mounts(start.mounts))
         return start.mounts
 
-    def _spec(self, request: ExecutionRequest, start: Start, files: dict[str, bytes]) -> Spec:
+    def _spec(
+        self, request: ExecutionRequest, start: Start, files: dict[str, bytes], *, leads_out: bool = False
+    ) -> Spec:
         return Spec(
             argv=(*start.argv, f"/work/{start.program}", *request.args),
             environment={**BASE_ENVIRONMENT, **start.environment, **request.env},
-            mounts=self._mounts(start, leads_out=bool(request.network.rules)),
+            mounts=self._mounts(start, leads_out=leads_out or bool(request.network.rules)),
             files=files,
             limits=request.limits,
             profile=start.profile,

@@ -10,6 +10,7 @@ import pytest
 
 from fumehood import Engine, ExecutionResult, Limits
 from fumehood.agent import json_mode, loop, tools
+from fumehood.agent.tools import ExecPython
 from fumehood.agent.transcript import Transcript
 from fumehood.errors import ModelMisbehaved, TurnLimitReached
 from fumehood.llm.mistral import MistralModel
@@ -52,7 +53,13 @@ def answer(
             else OpenAICompatible("m", base_url=server.url + "/v1")
         )
         transcript = loop.answer(
-            "q", model=model, executor=engine, observer=heard, limits=Limits(wall_seconds=10), stream=stream, **options
+            "q",
+            model=model,
+            executor=engine,
+            observer=heard,
+            tool=ExecPython(Limits(wall_seconds=10)),
+            stream=stream,
+            **options,
         )
     return transcript, server, heard
 
@@ -138,7 +145,7 @@ def direct(engine: Engine, *replies: Any, mistral: bool = False) -> tuple[Transc
             else OpenAICompatible("m", base_url=server.url + "/v1")
         )
         transcript = json_mode.answer(
-            "q", model=model, executor=engine, observer=Heard(), limits=Limits(wall_seconds=10)
+            "q", model=model, executor=engine, observer=Heard(), tool=ExecPython(Limits(wall_seconds=10))
         )
     return transcript, server
 

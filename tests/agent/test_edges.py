@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from fumehood.agent import json_mode, loop, tools
+from fumehood.agent.tools import ExecPython
 from fumehood.errors import InvalidRequest, ModelMisbehaved, SandboxUnavailable
 from fumehood.llm.openai_compatible import OpenAICompatible
 from fumehood.llm.scripted import ScriptedModel
+from fumehood.protocol.credentials import Bearer
 from fumehood.protocol.execution import ExecutionRequest, ExecutionResult, OutputFile
 from fumehood.protocol.executor import OutputListener
 from fumehood.protocol.limits import Limits
+from fumehood.protocol.network import Allow, Network, Refusal
 from tests.testing.chat_servers import ChatServer
 from tests.testing.raw_server import RawServer, whole
 
@@ -64,12 +67,14 @@ def call(code: str) -> dict[str, Any]:
 
 def answer(server: ChatServer | RawServer, executor: CannedExecutor, heard: Heard | None = None) -> Any:
     model = OpenAICompatible("m", base_url=server.url + "/v1")
-    return loop.answer("q", model=model, executor=executor, observer=heard or Heard(), limits=Limits(), stream=False)
+    return loop.answer(
+        "q", model=model, executor=executor, observer=heard or Heard(), tool=ExecPython(Limits()), stream=False
+    )
 
 
 def direct(server: ChatServer | RawServer, executor: CannedExecutor, heard: Heard | None = None) -> Any:
     model = OpenAICompatible("m", base_url=server.url + "/v1")
-    return json_mode.answer("q", model=model, executor=executor, observer=heard or Heard(), limits=Limits())
+    return json_mode.answer("q", model=model, executor=executor, observer=heard or Heard(), tool=ExecPython(Limits()))
 
 
 def test_an_observer_hears_each_program_before_it_runs_and_each_result() -> None:
@@ -170,13 +175,38 @@ def test_a_refused_network_is_told_to_be_policy_and_not_worth_a_retry() -> None:
     assert "trying again will not help" in told
 
 
+def test_a_refused_host_is_told_with_the_reason() -> None:
+    refusals = (
+        Refusal(host="evil.test", port=0, why="host evil.test is not allowed: only good.test", rule="evil.test"),
+        Refusal(host="evil.test", port=443, why="host evil.test is not allowed: only good.test", rule="evil.test"),
+    )
+    told = tools.told(printed("", refusals=refusals, network_refused=2))
+    assert told.count("host evil.test is not allowed: only good.test") == 1
+    assert "trying again will not help" in told
+
+
+def test_a_model_is_told_which_hosts_it_may_reach() -> None:
+    plain = ExecPython(Limits())
+    assert "there is no network" in plain.schema.description
+    assert "there is no network" in plain.system_prompt
+    rules = (
+        Allow(host="pypi.org"),
+        Allow(host="api.good.test", paths=("/v1/*",), credential=Bearer(token="secret-text")),
+    )
+    tool = ExecPython(Limits(), Network(allow=rules))
+    for text in (tool.schema.description, tool.system_prompt):
+        assert "these hosts and no others: pypi.org, api.good.test (/v1/*)" in text
+        assert "send no credentials" in text
+        assert "secret-text" not in text
+
+
 def test_a_transcript_is_json_whatever_the_program_left(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     turns = [{"calls": [{"name": "exec_python", "arguments": {"code": "1"}}]}, {"text": "{{result}}"}]
     path.write_text(json.dumps({"dialogues": [{"question": "q", "turns": turns}]}))
     left = printed("\x1b[31m", files=(OutputFile(path="b\udcff", data=b"\xff\x00"),))
     transcript = loop.answer(
-        "q", model=ScriptedModel(path), executor=CannedExecutor(left), observer=Heard(), limits=Limits()
+        "q", model=ScriptedModel(path), executor=CannedExecutor(left), observer=Heard(), tool=ExecPython(Limits())
     ).as_json()
     assert json.loads(json.dumps(transcript, ensure_ascii=False).encode()) == transcript
     assert transcript["executions"][0]["files"][0]["base64"] == "/wA="

@@ -16,29 +16,31 @@ from .transcript import Transcript
 if TYPE_CHECKING:
     from ..llm.port import ChatModel
     from ..protocol.executor import Executor
-    from ..protocol.limits import Limits
+    from .tools import ExecPython
     from .transcript import Observer
 
-SYSTEM_PROMPT = (
+_SYSTEM_PROMPT = (
     "You answer questions by writing Python. Answer with one JSON object that has the single property code: a text with a "
-    "whole Python program that prints the answer. The standard library, requests and httpx are there; there is no "
-    "network. Write nothing but the JSON object."
+    "whole Python program that prints the answer. The standard library, requests and httpx are there; {surroundings}. "
+    "Write nothing but the JSON object."
 )
 
 _ATTEMPTS = 2
 
 
-def answer(question: str, *, model: ChatModel, executor: Executor, observer: Observer, limits: Limits) -> Transcript:
+def answer(question: str, *, model: ChatModel, executor: Executor, observer: Observer, tool: ExecPython) -> Transcript:
     """Return the transcript; its `answer` is what the program printed.
 
     Raises `ModelMisbehaved` where the model breaks the form twice, the second time after being told what was wrong.
     """
     transcript = Transcript(model=model.name, method="direct prompting")
-    transcript.add(SystemMessage(text=SYSTEM_PROMPT), UserMessage(text=question))
+    transcript.add(
+        SystemMessage(text=_SYSTEM_PROMPT.format(surroundings=tool.surroundings)), UserMessage(text=question)
+    )
     code = _ask_for_code(transcript, model)
     observer.code(code)
     try:
-        result = tools.execute(executor, code, limits)
+        result = tool.execute(executor, code)
     except InvalidRequest as error:
         raise ModelMisbehaved(f"{model.name} wrote a program that cannot be run: {error}") from error
     transcript.executions.append(result)

@@ -12,7 +12,7 @@ from .transcript import Transcript
 if TYPE_CHECKING:
     from ..llm.port import ChatModel, ToolCall
     from ..protocol.executor import Executor
-    from ..protocol.limits import Limits
+    from .tools import ExecPython
     from .transcript import Observer
 
 MAX_TURNS = 10
@@ -27,7 +27,7 @@ def answer(
     model: ChatModel,
     executor: Executor,
     observer: Observer,
-    limits: Limits,
+    tool: ExecPython,
     max_turns: int = MAX_TURNS,
     stream: bool = True,
 ) -> Transcript:
@@ -36,11 +36,9 @@ def answer(
     Raises `TurnLimitReached` where the model still asks for programs after `max_turns` answers, and `ModelError`s.
     """
     transcript = Transcript(model=model.name, method="function calling")
-    transcript.add(SystemMessage(text=tools.SYSTEM_PROMPT), UserMessage(text=question))
+    transcript.add(SystemMessage(text=tool.system_prompt), UserMessage(text=question))
     for _turn in range(max_turns):
-        completion = model.complete(
-            transcript.messages, tools=[tools.EXEC_PYTHON], on_text=observer.text if stream else None
-        )
+        completion = model.complete(transcript.messages, tools=[tool.schema], on_text=observer.text if stream else None)
         if completion.text and not stream:
             observer.text(completion.text)
         transcript.add_completion(completion)
@@ -53,7 +51,7 @@ def answer(
             return transcript
         cut_off = completion.finish_reason == "length"
         for call in completion.tool_calls:
-            told = _CUT_OFF if cut_off else _run(call, executor, observer, limits, transcript)
+            told = _CUT_OFF if cut_off else _run(call, executor, observer, tool, transcript)
             observer.result(told)
             transcript.add(ToolMessage(call_id=call.id, name=call.name, text=told))
     raise TurnLimitReached(
@@ -61,7 +59,7 @@ def answer(
     )
 
 
-def _run(call: ToolCall, executor: Executor, observer: Observer, limits: Limits, transcript: Transcript) -> str:
+def _run(call: ToolCall, executor: Executor, observer: Observer, tool: ExecPython, transcript: Transcript) -> str:
     try:
         code = tools.code_of(call)
     except ValueError as error:
@@ -69,7 +67,7 @@ def _run(call: ToolCall, executor: Executor, observer: Observer, limits: Limits,
         return f"[error: {error}]"
     observer.code(code)
     try:
-        result = tools.execute(executor, code, limits)
+        result = tool.execute(executor, code)
     except InvalidRequest as error:
         return f"[error: {error}]"
     transcript.executions.append(result)

@@ -6,12 +6,14 @@ import json
 from typing import TYPE_CHECKING, Self
 
 from ..agent import json_mode, loop
+from ..agent.tools import ExecPython
 from ..engine import Engine
 from ..llm.choose import Surroundings, choose
 from ..llm.scripted import ScriptedModel
 from ..protocol.limits import Limits
 from .arguments import Arguments, Command, Option, UsageError, seconds
 from .isolation import ISOLATION
+from .network import OPTIONS, explain, network_of
 from .progress import Building
 from .terminal import is_terminal, note, printable, wants_colour
 
@@ -34,18 +36,20 @@ def ask(arguments: Arguments) -> int:
     elif not arguments.json:
         note(f"model: {printable(model.name)}")
     limits = Limits() if arguments.timeout is None else Limits(wall_seconds=arguments.timeout)
+    tool = ExecPython(limits, network_of(arguments))
     with (
         Engine(without=arguments.without, isolation=arguments.isolation, notice=Building()) as engine,
         _shown(arguments) as view,
     ):
         if arguments.json_mode:
-            transcript = json_mode.answer(question, model=model, executor=engine, observer=view, limits=limits)
+            transcript = json_mode.answer(question, model=model, executor=engine, observer=view, tool=tool)
         else:
             transcript = loop.answer(
-                question, model=model, executor=engine, observer=view, limits=limits,
+                question, model=model, executor=engine, observer=view, tool=tool,
                 max_turns=arguments.max_turns, stream=not arguments.no_stream,
             )  # fmt: skip
         view.answer(transcript.answer)
+    explain(each for execution in transcript.executions for each in execution.refusals)
     if transcript.cut_off:
         note("the answer ends here because the model's length limit cut it off")
     if arguments.json:
@@ -148,8 +152,9 @@ COMMAND = Command(
     name="ask",
     summary="Ask a chat model that may run code here.",
     description=(
-        "Ask a chat model a question. It may run Python, as often as it likes, each program in a fresh sandbox without "
-        "network; programs and their output are shown on standard error, the answer on standard output. Without --model "
+        "Ask a chat model a question. It may run Python, as often as it likes, each program in a fresh sandbox that "
+        "reaches the hosts of --allow-host and no others; programs and their output are shown on standard error, "
+        "the answer on standard output. Without --model "
         "the configuration decides, then MISTRAL_API_KEY, then servers on this machine."
     ),
     run=ask,
@@ -162,11 +167,13 @@ COMMAND = Command(
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Wall time of each program (30)."),
         Option(name="max-turns", metavar="N", convert=_turns, default=loop.MAX_TURNS, help="Answers of the model (10)."),
         Option(name="no-stream", help="Take each answer whole."),
+        *OPTIONS,
         ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),
     examples=(
         'fumehood ask "What is the 1000th prime?"',
+        'fumehood ask --allow-host pypi.org "Which is the newest version of numpy?"',
         'fumehood ask --model scripted:demo "What are the first 50 Fibonacci numbers?"',
         'fumehood ask --model openai:devstral@http://127.0.0.1:8000/v1 --json "What is 2**100?"',
     ),

@@ -14,6 +14,7 @@ from ..sandbox.cgroup import Cgroup
 from ..sandbox.isolation import namespaces
 from .arguments import Arguments, Command, Option, UsageError, seconds, size
 from .isolation import ISOLATION
+from .network import OPTIONS, explain, network_of
 from .progress import Building
 from .terminal import is_terminal, note, printable
 
@@ -74,6 +75,7 @@ def _request(arguments: Arguments) -> tuple[ExecutionRequest, bool]:
         env=dict(arguments.env),
         files=dict(arguments.file),
         limits=_limits(arguments),
+        network=network_of(arguments),
         explain=arguments.explain,
     )
     # A terminal is never the program's: it could be waited on for ever, and it is not ours to lend.
@@ -127,8 +129,16 @@ def _explain(result: ExecutionResult, arguments: Arguments) -> None:
         note("fumehood: no system call was refused")
     if result.reason != "exited":
         note(f"fumehood: {result.reason.replace('_', ' ')}: {result.detail}")
+    explain(result.refusals)
     if result.network_refused and not result.ok:
-        note("fumehood: the program tried the network; the sandbox has none, by policy")
+        if arguments.allow_host:
+            note(
+                "fumehood: the program tried an address of its own; it reaches hosts by the names that --allow-host gives"
+            )
+        else:
+            note(
+                "fumehood: the program tried the network; the sandbox has none, by policy (--allow-host HOST gives it one)"
+            )
     if arguments.out is not None:
         for skipped in result.skipped_files:
             note(f"fumehood: not taken out: {printable(skipped.path)!r} {skipped.why}")
@@ -162,8 +172,9 @@ COMMAND = Command(
     name="run",
     summary="Run a program in a fresh sandbox.",
     description=(
-        "Run a program in a fresh sandbox that is gone afterwards: no network, no files but those given, limits on "
-        "everything. Its output is printed as it comes and its exit code becomes the command's; 124 stands for a time "
+        "Run a program in a fresh sandbox that is gone afterwards: no network but hosts that --allow-host names, no files "
+        "but those given, limits on everything. Its output is printed as it comes and its exit code becomes the "
+        "command's; 124 stands for a time "
         "limit, 137 for memory, 122 for output. The language is taken from --language or the file's suffix, else python."
     ),
     run=run,
@@ -193,6 +204,7 @@ COMMAND = Command(
             convert=_file,
             help="A file to lay into /work.",
         ),
+        *OPTIONS,
         Option(name="out", short="o", metavar="DIR", help="Save the files it leaves in /work to this folder."),
         Option(
             name="cgroup",
@@ -209,6 +221,8 @@ COMMAND = Command(
         "fumehood run script.js one two",
         "echo 'puts 6*7' | fumehood run --language ruby",
         "fumehood run report.py --file data.csv --out results",
+        "fumehood run --allow-host pypi.org -c 'import requests; print(requests.get(\"https://pypi.org/simple/\").status_code)'",
+        "fumehood run --allow-host 'https://api.github.com=bearer:@GH_TOKEN' script.py",
         "fumehood run --explain -c 'import socket; socket.socket(socket.AF_PACKET)'",
         "fumehood run -c 'while True: pass' --timeout 2",
     ),

@@ -10,10 +10,12 @@ from pathlib import Path
 from ..engine import SESSION_LIMITS, Engine
 from ..errors import FumehoodError, InvalidRequest, SessionDead
 from ..protocol.limits import MiB
+from ..protocol.network import Network
 from ..protocol.session import CellError, Cleared, Display, Event, Output
 from . import pictures
 from .arguments import Arguments, Command, Option, UsageError, seconds, size
 from .isolation import ISOLATION
+from .network import OPTIONS, explain, network_of, rule_of
 from .progress import Building
 from .terminal import is_terminal, note, printable
 
@@ -31,6 +33,9 @@ _COMMANDS = """:files             list the session's files
 :use [NUMBER]      go on in another copy, or list them; the first is 1
 :checkpoint NAME   remember what it holds now
 :restore NAME      go back to that
+:network           list the hosts that it may reach
+:allow RULE        let it reach one more, as --allow-host does
+:lock              let it reach none
 :restart           begin anew
 :quit              leave (also Ctrl-D)
 An empty line ends a block. Ctrl-C interrupts a cell; state stays."""
@@ -44,7 +49,13 @@ def shell(arguments: Arguments) -> int:
     files = {Path(path).name: _content(path) for path in arguments.file}
     with (
         Engine(without=arguments.without, isolation=arguments.isolation, notice=Building(), warm_bytes=0) as engine,
-        engine.session(arguments.language, limits=limits, files=files, idle_seconds=86_400.0) as session,
+        engine.session(
+            arguments.language,
+            limits=limits,
+            files=files,
+            idle_seconds=86_400.0,
+            network=network_of(arguments) if arguments.allow_host else None,
+        ) as session,
     ):
         if not is_terminal(0):
             return 0 if _run(session, sys.stdin.read()) else 1
@@ -169,6 +180,7 @@ def _run(session: Session, code: str) -> bool:
         result = session.run(code, on_event=_show)
     finally:
         signal.signal(signal.SIGINT, before)
+    explain(result.refusals)
     if result.ended == "died" and session.death is not None:
         death = session.death
         note(f"fumehood: the session died ({death.reason}: {printable(death.detail)}); :restart begins anew")
@@ -219,8 +231,19 @@ def _command(copies: _Copies, words: list[str]) -> None:
         copies.restore(rest[0])
     elif name == ":restart" and not rest:
         session.restart()
+    elif name in (":network", ":allow", ":lock"):
+        _network(session, name, rest)
     else:
         print(_COMMANDS)
+
+
+def _network(session: Session, name: str, rest: list[str]) -> None:
+    if name == ":allow" and rest:
+        network = session.network
+        session.set_network(network.replace(allow=(*network.rules, *map(rule_of, rest))))
+    elif name == ":lock":
+        session.set_network(Network())
+    print(f"it may reach {session.network.describe() or 'no host'}")
 
 
 def _number(word: str) -> int:
@@ -276,7 +299,8 @@ COMMAND = Command(
     description=(
         "Cells run behind the walls as programs do, one after another in one sandbox. Pictures are shown where the terminal "
         "can (kitty, iTerm2 and those that speak as they do), else saved and named. At the prompt :help lists commands: "
-        ":files, :put, :get, :fork, :use, :checkpoint, :restore, :restart and :quit. Ctrl-C interrupts a cell, and state "
+        ":files, :put, :get, :fork, :use, :checkpoint, :restore, :network, :allow, :lock, :restart and "
+        ":quit. Ctrl-C interrupts a cell, and state "
         "stays. Without a terminal, standard input is one cell."
     ),
     options=(
@@ -285,11 +309,13 @@ COMMAND = Command(
         Option(name="file", short="f", metavar="PATH", many=True, help="Lay a file of this machine into it."),
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Interrupt a cell after that time."),
         Option(name="memory", short="m", metavar="SIZE", convert=size, help="Memory of all its processes (default: 512M)."),
+        *OPTIONS,
         ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall by name; see fumehood doctor."),
     ),
     examples=(
         "fumehood shell",
+        "fumehood shell --allow-host pypi.org --allow-host files.pythonhosted.org",
         "fumehood shell --language python-data --file sales.csv",
         "echo 'import os; os.getpid()' | fumehood shell",
     ),
