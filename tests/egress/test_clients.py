@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -153,7 +154,9 @@ CLIENTS = {
     "ssl_socket": Client("python", PYTHON_SOCKET.replace("CONTEXT", "context = ssl.create_default_context()")),
     "ssl_socket_with_certifi": Client(
         "python",
-        PYTHON_SOCKET.replace("CONTEXT", "import certifi; context = ssl.create_default_context(cafile=certifi.where())"),
+        PYTHON_SOCKET.replace(
+            "CONTEXT", "import certifi; context = ssl.create_default_context(cafile=certifi.where())"
+        ),
     ),
     "node_fetch": Client("javascript", "const answer = await fetch('URL'); console.log(await answer.text());"),
     "node_https": Client("javascript", "require('node:https').get('URL', answer => answer.pipe(process.stdout));"),
@@ -202,13 +205,13 @@ def tool(name: str) -> str:
     return f"command -v {name} >/dev/null || {{ echo no {name} >&2; exit {MISSING}; }}\n"
 
 
-PIP = "python3 -m pip --version >/dev/null || exit 77\npython3 -m pip install -q --no-cache-dir --no-input --target /tmp/there --index-url "
+PIP = "python3 -m pip --version >/dev/null || exit 77\npython3 -m pip install --no-cache-dir --no-input --target /tmp/there --index-url "
 NPM = "cd /tmp && npm install --no-audit --no-fund --no-update-notifier --registry="
 
 
 def test_pip_installs_from_an_allowed_index(outside: Outside, verdict: str) -> None:
     outside.https.answer = package_index.answer
-    code = f"{PIP}{outside.url('/simple')} {package_index.PACKAGE} && PYTHONPATH=/tmp/there python3 -c 'import colours; print(colours.NAME)'"
+    code = f"{PIP}{outside.url('/simple')} {package_index.PACKAGE} >&2 && PYTHONPATH=/tmp/there python3 -c 'import colours; print(colours.NAME)'"
     result = outside.run(code, outside.rule(opened=verdict == "opened"), language="bash")
     assert result.stdout == f"{package_index.NAME}\n", result.stderr
     assert [each.path for each in outside.https.requests] == ["/simple/colours/", f"/files/{package_index.WHEEL}"]
@@ -258,19 +261,22 @@ def served(folder: Path, request: Request) -> tuple[int, dict[str, str], bytes]:
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        pytest.param(f"{PIP}https://evil.test/simple colours", REFUSED, id="pip"),
-        # They tell the status and the URL alone; why is in the result.
-        pytest.param(f"{tool('npm')}{NPM}https://evil.test/npm/ colours", "https://evil.test/npm/colours", id="npm"),
-        pytest.param(f"{tool('git')}git clone https://evil.test/project.git /tmp/there", "https://evil.test/", id="git"),
+        # Of an index pip tells nothing but that the package is not there; why is in the result.
+        pytest.param(f"{PIP}https://evil.test/simple colours", r"https://evil\.test/simple", id="pip"),
+        pytest.param(
+            f"{PIP}https://a.test/ https://evil.test/{package_index.WHEEL}", f"403 .*{REFUSED}", id="pip by URL"
+        ),
+        # These tell the status and the URL.
+        pytest.param(f"{tool('npm')}{NPM}https://evil.test/npm/ colours", r"403 .*https://evil\.test/npm", id="npm"),
+        pytest.param(f"{tool('git')}git clone https://evil.test/a.git /tmp/a", r"https://evil\.test/.* 403", id="git"),
     ],
 )
 def test_a_tool_tells_which_host_is_refused(outside: Outside, code: str, says: str) -> None:
     result = outside.run(code, outside.rule(), language="bash")
     assert result.exit_code != 0
-    assert says in result.stderr
-    assert "403" in result.stderr
+    assert re.search(says, result.stdout + result.stderr), result.stderr
     assert {(each.host, each.verdict) for each in result.connections} == {("evil.test", "refused")}
-    assert REFUSED in result.refusals[-1].why
+    assert any(REFUSED in each.why for each in result.refusals)
 
 
 # Clients that are told of a proxy
@@ -292,7 +298,9 @@ curl -sS -w '%{stderr}%{remote_ip}:%{remote_port} %{http_connect}' URL; test $(c
 BY_PROXY = {
     "requests": Client("python", NO_NAMES + "import requests; print(requests.get('URL').text)"),
     "httpx": Client("python", NO_NAMES + "import httpx; print(httpx.get('URL').text)"),
-    "urllib": Client("python", NO_NAMES + "import urllib.request; print(urllib.request.urlopen('URL').read().decode())"),
+    "urllib": Client(
+        "python", NO_NAMES + "import urllib.request; print(urllib.request.urlopen('URL').read().decode())"
+    ),
     "curl": Client("bash", CURL_BY_PROXY),
 }
 
@@ -328,14 +336,34 @@ def test_the_proxy_refuses_a_host_and_tells_which(outside: Outside, name: str, s
         client.code.replace("URL", f"{scheme}://evil.test/x"), outside.rule(), language=client.language
     )
     said = result.stdout + result.stderr
-    assert "403" in said
-    # Of a refused CONNECT curl tells the status alone, and libraries of Python the reason.
-    assert REFUSED in said or (name == "curl" and scheme == "https")
+    # Of a refused CONNECT curl tells the status alone.
+    assert ("403" if name == "curl" and scheme == "https" else REFUSED) in said
     assert {(each.host, each.verdict) for each in result.connections} == {("evil.test", "refused")}
-    assert REFUSED in result.refusals[-1].why
+    assert any(REFUSED in each.why for each in result.refusals)
 
 
 # Kinds of requests and answers
+
+
+@contextlib.contextmanager
+def speaking(context: ssl.SSLContext | None, talk: Callable[[socket.socket], None], port: int = 0) -> Iterator[int]:
+    """Give the port of a server that takes one connection and then says what it wants."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                client, _address = listener.accept()
+                client.settimeout(20)
+                with context.wrap_socket(client, server_side=True) if context is not None else client as opened:
+                    talk(opened)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def session(outside: Outside, code: str, verdict: str) -> ExecutionResult:
@@ -357,7 +385,9 @@ def test_a_body_arrives_as_it_was_sent(outside: Outside, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("data", "header"),
     [
-        pytest.param("(body[at : at + 70_000] for at in range(0, len(body), 70_000))", "transfer-encoding", id="chunked"),
+        pytest.param(
+            "(body[at : at + 70_000] for at in range(0, len(body), 70_000))", "transfer-encoding", id="chunked"
+        ),
         pytest.param("body", "content-length", id="counted"),
     ],
 )
@@ -379,17 +409,26 @@ def test_a_download_of_some_megabytes_arrives_whole(outside: Outside, verdict: s
 
 
 def test_answers_without_a_body_end(outside: Outside, verdict: str) -> None:
-    def answer(request: Request) -> tuple[int, dict[str, str], bytes]:
-        # A HEAD's answer says how long another's would be.
-        return (200, {"etag": "e"}, BODY) if request.method == "HEAD" else (204, {"transfer-encoding": ""}, b"")
+    methods = []
 
-    outside.https.answer = answer
-    code = """
+    def talk(client: socket.socket) -> None:
+        while head := client.recv(1 << 16):
+            methods.append(head.split(b" ")[0])
+            # An answer to HEAD says how long another's would be, 204 says nothing of it.
+            says = b"200 OK\r\nContent-Length: 3072000" if methods[-1] == b"HEAD" else b"204 No Content"
+            client.sendall(b"HTTP/1.1 " + says + b"\r\n\r\n")
+
+    with speaking(outside.authority.context("good.test"), talk) as port:
+        code = f"""
+import requests
+s = requests.Session()
 for method in 'HEAD', 'DELETE', 'HEAD':
-    r = s.request(method, url + '/thing', timeout=5)
-    print(r.status_code, r.headers.get('content-length'), r.headers.get('etag'), len(r.content))"""
-    result = session(outside, code, verdict)
-    assert result.stdout == f"200 {len(BODY)} e 0\n204 None None 0\n200 {len(BODY)} e 0\n"
+    r = s.request(method, 'https://good.test:{port}/', timeout=5)
+    print(r.status_code, r.headers.get('content-length'), len(r.content))"""
+        result = outside.run(code, outside.rule(port, opened=verdict == "opened"))
+    assert result.stdout == "200 3072000 0\n204 None 0\n200 3072000 0\n", result.stderr
+    assert methods == [b"HEAD", b"DELETE", b"HEAD"]
+    assert [each.verdict for each in result.connections] == [verdict]
 
 
 def test_ten_requests_go_over_one_connection(outside: Outside, verdict: str) -> None:
@@ -412,31 +451,11 @@ def test_a_redirect_to_a_host_that_is_not_allowed_is_refused(outside: Outside, v
     assert REFUSED in result.stdout, result.stderr
     assert "403" in result.stdout
     assert [each.path for each in outside.https.requests] == ["/go"]
-    assert [(each.host, each.verdict) for each in result.connections] == [("evil.test", "refused"), ("good.test", verdict)]
+    assert {(each.host, each.verdict) for each in result.connections} == {
+        ("good.test", verdict),
+        ("evil.test", "refused"),
+    }
     assert TOKEN not in json.dumps(result.as_json())
-
-
-@contextlib.contextmanager
-def speaking(
-    context: ssl.SSLContext | None, talk: Callable[[socket.socket], None], port: int = 0
-) -> Iterator[int]:
-    """Give the port of a server that takes one connection and then says what it wants."""
-    with socket.create_server(("127.0.0.1", port)) as listener:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                client, _address = listener.accept()
-                client.settimeout(20)
-                with context.wrap_socket(client, server_side=True) if context is not None else client as opened:
-                    talk(opened)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield int(listener.getsockname()[1])
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 STREAMS = {
@@ -481,9 +500,11 @@ def test_events_arrive_while_the_server_holds_the_others(outside: Outside, verdi
     client = STREAMS[name]
     with speaking(outside.authority.context("good.test"), talk) as port:
         code = client.code.replace("URL", f"https://good.test:{port}/events")
-        result = outside.run(code, outside.rule(port, opened=verdict == "opened"), language=client.language, on_output=hear)
+        result = outside.run(
+            code, outside.rule(port, opened=verdict == "opened"), language=client.language, on_output=hear
+        )
     assert in_time == [True] * 4, result.stderr
-    assert result.stdout.split("\n") == [*(f"data: event {n} ends" for n in range(3)), ""] or name in ("node_fetch", "curl")
+    assert [line for line in result.stdout.split("\n") if line] == [f"data: event {n} ends" for n in range(3)]
     assert {each.verdict for each in result.connections} == {verdict}
 
 
@@ -504,9 +525,49 @@ def test_the_usual_ports_need_no_port_in_a_rule(outside: Outside, verdict: str) 
         code = "import requests\nfor scheme in 'https', 'http': r = requests.get(f'{scheme}://good.test/x'); print(r.status_code, r.text)"
         result = outside.run(code, rule)
     if verdict == "opened":
-        assert result.stdout.startswith("200 hello\n403 fumehood: host good.test has a credential, which goes over https alone")
+        assert result.stdout.startswith(
+            "200 hello\n403 fumehood: host good.test has a credential, which goes over https alone"
+        )
         assert [b"GET /x HTTP/1.1\r\n" in each and f"Bearer {TOKEN}".encode() in each for each in heard] == [True]
     else:
         assert result.stdout == "200 hello\n200 hello\n", result.stderr
-        assert [each.split(b"\r\n")[1] for each in heard] == [b"Host: good.test"] * 2
-    assert [each.verdict for each in result.connections] == [verdict, "refused" if verdict == "opened" else "plain"]
+        assert [each.split(b"\r\n")[1].lower() for each in heard] == [b"host: good.test"] * 2
+    assert {(each.port, each.verdict) for each in result.connections} == {
+        (443, verdict), (80, "refused" if verdict == "opened" else "plain"),
+    }  # fmt: skip
+
+
+# Clients that are slow to go
+
+
+LAST_REQUEST = """
+import socket, ssl
+context = ssl.create_default_context()
+def last_request():
+    s = context.wrap_socket(socket.create_connection(('good.test', PORT)), server_hostname='good.test')
+    s.sendall(b'GET / HTTP/1.1\\r\\nHost: good.test:PORT\\r\\nConnection: close\\r\\n\\r\\n')
+    return s
+"""
+
+
+def test_a_client_whose_request_is_its_last_hears_the_end_at_once(outside: Outside, verdict: str) -> None:
+    code = f"{LAST_REQUEST}s = last_request()\nwhile s.recv(65536): pass\nprint('end')".replace(
+        "PORT", str(outside.https.port)
+    )
+    result = outside.run(code, outside.rule(opened=verdict == "opened"))
+    assert result.stdout == "end\n", result.stderr
+    assert result.connections[0].duration_seconds < 0.9
+
+
+def test_a_client_that_keeps_an_ended_connection_open_is_in_nobodys_way(outside: Outside, verdict: str) -> None:
+    code = f"""{LAST_REQUEST}
+import time, requests
+held = [last_request() for n in range(4)]
+for s in held: s.recv(1)
+time.sleep(2.5)
+print([requests.get('https://good.test:PORT/').status_code for n in range(8)])""".replace(
+        "PORT", str(outside.https.port)
+    )
+    result = outside.run(code, outside.rule(opened=verdict == "opened"))
+    assert result.stdout == f"{[200] * 8}\n", result.stderr
+    check_heard(outside, result, verdict)

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     #: Answers a request: status, headers, body.
     Answer = Callable[["Request"], tuple[int, dict[str, str], bytes]]
@@ -194,25 +194,29 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Tests")])
         self._certificate = self._build(name, name, self._key, x509.BasicConstraints(ca=True, path_length=0), ())
+        #: Where it lies while it is trusted.
+        self.path = ""
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def context(self, *names: str) -> ssl.SSLContext:
         """Return what a server with these names needs."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(self.identity(*names))
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
+
+    def identity(self, *names: str) -> bytes:
+        """Return the key and certificate of a server with these names, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         constraints = x509.BasicConstraints(ca=False, path_length=None)
         certificate = self._build(subject, self._certificate.subject, key, constraints, names)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(
-                key.private_bytes(
-                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                )
-            )
-            file.write(certificate.public_bytes(serialization.Encoding.PEM))
-            file.flush()
-            context.load_cert_chain(file.name)
-        return context
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return private + certificate.public_bytes(serialization.Encoding.PEM)
 
     def _build(
         self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey,
@@ -238,14 +242,14 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256())
 
     @contextlib.contextmanager
-    def trusted(self) -> Any:
+    def trusted(self) -> Iterator[Self]:
         """Have it trusted."""
         before = os.environ.get("SSL_CERT_FILE")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "authority.pem"
             path.write_bytes(self.pem)
             Path(folder).chmod(0o755)
-            os.environ["SSL_CERT_FILE"] = str(path)
+            os.environ["SSL_CERT_FILE"] = self.path = str(path)
             try:
                 yield self
             finally:

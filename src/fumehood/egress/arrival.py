@@ -10,6 +10,8 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+import h11
+
 from ..protocol.hosts import authority, host_name
 from . import hello
 from .connecting import Unreachable
@@ -17,6 +19,7 @@ from .exchange import Exchange, refusal_text
 from .policy import Denied
 from .relay import relay
 from .speaker import Speaker
+from .wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +139,7 @@ class Arrival:
         if self._line.verdict != "refused":
             self._line.verdict = "opened" if scheme == "https" else "plain"
         context = self._out.authority.context(self._host) if scheme == "https" else None
-        client = await Speaker.accepted(self._client, context, self._line.sent)
+        client = Speaker(h11.SERVER, await Wire.opened(self._client, context), self._line.sent)
         exchange = Exchange(
             self._out, self._line, client, scheme=scheme, host=self._host, port=self._port, problem=problem
         )

@@ -7,7 +7,6 @@ h11 on both sides, so that nobody hears another request than was looked at here;
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import ssl
@@ -17,9 +16,12 @@ import h11
 
 from ..protocol.hosts import authority
 from .connecting import Unreachable
-from .injection import Injection, Placeholders, Redactor, masked
+from .headers import end_to_end, framing, has_body, stays, wants_websocket
+from .injection import Injection, Placeholders
+from .passing import Passing, placeholder_denied
 from .policy import Denied
 from .speaker import Speaker
+from .wire import Wire
 
 if TYPE_CHECKING:
     from ..protocol.network import Allow
@@ -29,10 +31,6 @@ if TYPE_CHECKING:
     Headers = list[tuple[bytes, bytes]]
 
 DEFAULT_PORT = {"https": 443, "http": 80}
-_HOP_BY_HOP = {
-    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"te", b"trailer",
-    b"transfer-encoding", b"upgrade", b"expect", b"content-length", b"http2-settings",
-}  # fmt: skip
 _REASON_CHARACTERS = 200
 
 
@@ -73,7 +71,7 @@ class Exchange:
                 await self._say(_Answer(error.error_status_hint, "Bad Request", str(error)))
         finally:
             if self._server is not None:
-                self._server.abort()
+                self._server.wire.abort()
             await self._client.close(reads_on=self._client.state.their_state is not h11.DONE)
 
     async def _attend(self, request: h11.Request) -> None:
@@ -135,165 +133,49 @@ class Exchange:
                     parts.append(base64.b64decode(value[6:]))
         # Apart, so that none is made up of two parts.
         if look.are_in(b"\0".join(parts)):
-            raise _placeholder_denied(host, port)
+            raise placeholder_denied(host, port)
 
     async def _pass_on(
         self, request: h11.Request, rule: Allow, place: tuple[str, int], target: str, headers: Headers
     ) -> None:
         injection = Injection(rule.credential) if rule.credential is not None else None
-        upgrade = _wants_websocket(headers)
+        upgrade = wants_websocket(headers)
         if upgrade and not rule.websocket:
             raise Denied(*place, f"WebSockets to host {place[0]} are not allowed: its rule must say websocket")
-        passed = _end_to_end(headers)
+        passed = end_to_end(headers)
         if injection is not None:
             passed, target = injection.headers(passed), injection.target(target)
         usual = place[1] == DEFAULT_PORT[self._scheme]
-        passed = [(b"host", f"{place[0]}{'' if usual else f':{place[1]}'}".encode()), *passed, *_framing(headers)]
+        passed = [(b"host", f"{place[0]}{'' if usual else f':{place[1]}'}".encode()), *passed, *framing(headers)]
         if upgrade:
             passed += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
         server = await self._server_at(place, rule)
         server.say(h11.Request(method=request.method, target=target.encode(), headers=passed))
         secrets = injection.secrets if injection is not None else ()
-        if not _has_body(headers):
+        passing = Passing(self._client, server, self._line, place, secrets, stays=stays(request))
+        if not has_body(headers):
             self._client.poll()  # its end
             server.say(h11.EndOfMessage())
             await server.flush()
-            await self._pass_back(server, secrets, is_upgrade=upgrade)
+            await passing.answer(is_upgrade=upgrade)
         else:
-            await self._with_body(server, rule, place, secrets)
+            await passing.with_body(Placeholders(self._out.policy.foreign_placeholders(rule)))
 
     async def _server_at(self, place: tuple[str, int], rule: Allow) -> Speaker:
         if self._server is not None:
             if self._place == place and self._server.is_fresh:
                 return self._server
-            await self._server.close()
-            self._server = None
+            self._server.wire.close()
         host, port = place
         sock = await self._out.connector.connect(host, port, rule.addresses)
         context = self._out.trusted if self._scheme == "https" else None
         try:
-            self._server = await Speaker.connected(sock, context, host, self._line.received)
-        except (OSError, TimeoutError) as error:
-            sock.close()
+            wire = await Wire.opened(sock, context, host)
+        except OSError as error:
             why = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error
             raise Unreachable(f"host {host} cannot be spoken to by TLS: {why}") from error
-        self._place = place
+        self._server, self._place = Speaker(h11.CLIENT, wire, self._line.received), place
         return self._server
-
-    async def _with_body(
-        self, server: Speaker, rule: Allow, place: tuple[str, int], secrets: tuple[bytes, ...]
-    ) -> None:
-        """Pass the request's body on while the answer may come."""
-        look = Placeholders(self._out.policy.foreign_placeholders(rule))
-        body = asyncio.create_task(self._send_body(server, look, place))
-        answer = asyncio.create_task(self._pass_back(server, secrets))
-        try:
-            await asyncio.wait((body, answer), return_when=asyncio.FIRST_COMPLETED)
-            if body.done() and body.exception() is not None:
-                # Half a request must not be taken for a whole one.
-                server.abort()
-                self._server = None
-                answer.cancel()
-                await asyncio.wait((answer,))
-                if self._client.state.our_state is not h11.SEND_RESPONSE:
-                    self._client.abort()
-                body.result()
-            await answer
-        finally:
-            for task in (body, answer):
-                task.cancel()
-            await asyncio.wait((body, answer))
-
-    async def _send_body(self, server: Speaker, look: Placeholders, place: tuple[str, int]) -> None:
-        client = self._client
-        if client.state.they_are_waiting_for_100_continue:
-            client.say(h11.InformationalResponse(status_code=100, headers=[]))
-        await client.flush()
-        while True:
-            event = client.poll()
-            if event is h11.NEED_DATA:
-                await server.flush()
-                event = await client.next()
-            if isinstance(event, h11.Data):
-                if look.are_in(bytes(event.data)):
-                    raise _placeholder_denied(*place)
-                server.say(event)
-            elif isinstance(event, h11.EndOfMessage):
-                server.say(h11.EndOfMessage())
-                await server.flush()
-                return
-            else:
-                raise ConnectionResetError("the program broke its request off")
-
-    async def _pass_back(self, server: Speaker, secrets: tuple[bytes, ...], *, is_upgrade: bool = False) -> None:
-        """Pass the server's answer to the client."""
-        client, redactor = self._client, Redactor(secrets)
-        while True:
-            try:
-                event = server.poll()
-                if event is h11.NEED_DATA:
-                    await client.flush()
-                    event = await server.next()
-            except (h11.RemoteProtocolError, OSError, TimeoutError) as error:
-                self._break_off(error)
-            if isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101 and is_upgrade:
-                    client.say(h11.InformationalResponse(status_code=101, headers=list(event.headers)))
-                    await client.flush()
-                    await self._switch(server, redactor)
-                    return
-            elif isinstance(event, h11.Response):
-                headers = [
-                    (name, masked(value, secrets)) for name, value in _end_to_end(list(event.headers), answer=True)
-                ]
-                client.say(
-                    h11.Response(status_code=event.status_code, reason=masked(event.reason, secrets), headers=headers)
-                )
-            elif isinstance(event, h11.Data):
-                if data := redactor.feed(bytes(event.data)):
-                    client.say(h11.Data(data=data))
-                    await client.flush()
-            elif isinstance(event, h11.EndOfMessage):
-                if held := redactor.end():
-                    client.say(h11.Data(data=held))
-                client.say(h11.EndOfMessage())
-                await client.flush()
-                if not server.begin_next():
-                    server.abort()
-                    self._server = None
-                return
-            else:
-                self._break_off(ConnectionResetError("it closed the connection"))
-
-    def _break_off(self, error: Exception) -> None:
-        """Tell the client that no answer comes, or that what came is not all. Raises."""
-        if self._server is not None:
-            self._server.abort()
-            self._server = None
-        why = f"host {self._place[0]} broke its answer off: {str(error) or type(error).__name__}"
-        if self._client.state.our_state is h11.SEND_RESPONSE:
-            raise Unreachable(why) from error
-        self._line.fail(why)
-        self._client.abort()
-        raise ConnectionResetError(why) from error
-
-    async def _switch(self, server: Speaker, redactor: Redactor) -> None:
-        """Carry what a WebSocket says, both ways, until one side ends it."""
-        for mine, other in ((self._client, server), (server, self._client)):
-            early, _closed = mine.state.trailing_data
-            other.writer.write(early if mine is self._client else redactor.feed(early))
-        ways = [
-            asyncio.create_task(_carry(self._client, server, self._line.sent, None)),
-            asyncio.create_task(_carry(server, self._client, self._line.received, redactor)),
-        ]
-        try:
-            done, _others = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in ways:
-                task.cancel()
-            await asyncio.wait(ways)
 
     async def _say(self, answer: _Answer) -> None:
         body = f"fumehood: {answer.text}\n".encode("utf-8", "replace")
@@ -315,38 +197,6 @@ def refusal_text(denied: Denied) -> str:
     if not denied.rule:
         return denied.why
     return f"{denied.why}. To allow it: --allow-host {denied.rule}, or Network(allow=[{denied.rule!r}])"
-
-
-async def _carry(source: Speaker, target: Speaker, count: object, redactor: Redactor | None) -> None:
-    while data := await source.reader.read(1 << 16):
-        count(len(data))  # type: ignore[operator]  # a counter of `Line`
-        target.writer.write(data if redactor is None else redactor.feed(data))
-        await target.writer.drain()
-
-
-def _end_to_end(headers: Headers, *, answer: bool = False) -> Headers:
-    """Return the headers that are for the other end; of an answer those too that say how long it is."""
-    listed = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}
-    dropped = (_HOP_BY_HOP | listed | {b"host"}) - (
-        {b"content-length", b"transfer-encoding", b"host"} if answer else set()
-    )
-    return [(name, value) for name, value in headers if name not in dropped]
-
-
-def _framing(headers: Headers) -> Headers:
-    return [(name, value) for name, value in headers if name in (b"content-length", b"transfer-encoding")]
-
-
-def _has_body(headers: Headers) -> bool:
-    return any(value.strip() != b"0" or name == b"transfer-encoding" for name, value in _framing(headers))
-
-
-def _wants_websocket(headers: Headers) -> bool:
-    return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in headers)
-
-
-def _placeholder_denied(host: str, port: int) -> Denied:
-    return Denied(host, port, f"a credential's placeholder was sent to host {host}, which it is not for")
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import struct
 from typing import TYPE_CHECKING
 
 import h11
@@ -21,6 +20,7 @@ from .hello import BadHello
 from .line import Book, LimitReached, Line
 from .names import Names, Responder
 from .policy import Denied, Policy
+from .wire import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from .certificates import Authority
     from .connecting import Connector
 
-# With nothing to linger for, closing is a reset: the program hears of it at once.
-_AT_ONCE = struct.pack("ii", 1, 0)
 _AT_A_TIME = 64
 
 
@@ -129,7 +127,7 @@ class Exit:
                 host = self._names.name(address) or ""
                 if not host:
                     line.host = address
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
                     raise Denied(address, port, f"{address} is no address that a name led to: look the name up first")
                 line.host = host
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -157,5 +155,5 @@ class Exit:
 
 def _reset(client: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     client.close()

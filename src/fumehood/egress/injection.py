@@ -71,6 +71,11 @@ class Redactor:
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         self._secrets, self._held = secrets, b""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to look for."""
+        return not self._secrets
+
     def feed(self, data: bytes) -> bytes:
         """Return what may go on."""
         if not self._secrets:

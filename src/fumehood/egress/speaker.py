@@ -1,4 +1,4 @@
-"""One end of an HTTP/1.1 connection over asyncio's streams, with h11's strict grammar."""
+"""One end of an HTTP/1.1 connection, with h11's strict grammar."""
 
 from __future__ import annotations
 
@@ -9,50 +9,23 @@ from typing import TYPE_CHECKING, Any
 import h11
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from collections.abc import Callable
-    from typing import Self
 
-_PIECE, _HEAD_BYTES = 1 << 17, 1 << 16
-_HANDSHAKE_SECONDS, _IDLE_SECONDS = 20.0, 300.0
+    from .wire import Wire
+
+_HEAD_BYTES = 1 << 16
+_IDLE_SECONDS = 300.0
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 22
 
 
 class Speaker:
-    """Reads and writes events of h11; `count` hears how many bytes were read."""
+    """Reads and writes events of h11 over a wire, which is its own; `count` hears how many bytes were read."""
 
-    def __init__(
-        self, role: type[h11.CLIENT | h11.SERVER], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
-        count: Callable[[int], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, role: type[h11.CLIENT | h11.SERVER], wire: Wire, count: Callable[[int], None]) -> None:
+        self._role = role
         self.state = h11.Connection(role, max_incomplete_event_size=_HEAD_BYTES)
-        self.reader, self.writer, self._count = reader, writer, count
+        self.wire, self._count = wire, count
         self._pending: list[bytes] = []
-
-    @classmethod
-    async def accepted(cls, sock: socket.socket, context: ssl.SSLContext | None, count: Callable[[int], None]) -> Self:
-        """Take a client's connection, as a TLS server where there is a context. It owns the socket. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=_PIECE)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport, _protocol = await loop.connect_accepted_socket(
-            lambda: protocol, sock, ssl=context, ssl_handshake_timeout=None if context is None else _HANDSHAKE_SECONDS
-        )
-        return cls(h11.SERVER, reader, asyncio.StreamWriter(transport, protocol, reader, loop), count)
-
-    @classmethod
-    async def connected(
-        cls, sock: socket.socket, context: ssl.SSLContext | None, host: str, count: Callable[[int], None]
-    ) -> Self:
-        """Speak to a server over a connected socket, as a TLS client where there is a context. It owns that. Raises OSError."""
-        if context is None:
-            reader, writer = await asyncio.open_connection(sock=sock, limit=_PIECE)
-        else:
-            reader, writer = await asyncio.open_connection(
-                sock=sock, ssl=context, server_hostname=host, limit=_PIECE, ssl_handshake_timeout=_HANDSHAKE_SECONDS
-            )
-        return cls(h11.CLIENT, reader, writer, count)
 
     def poll(self) -> Any:
         """Return the next event that is there, else `h11.NEED_DATA` or `h11.PAUSED`. Raises `h11.RemoteProtocolError`."""
@@ -62,10 +35,17 @@ class Speaker:
         """Return the next event. Raises `h11.RemoteProtocolError`, OSError, `TimeoutError`."""
         while (event := self.state.next_event()) is h11.NEED_DATA:
             async with asyncio.timeout(_IDLE_SECONDS):
-                data = await self.reader.read(_PIECE)
+                data = await self.wire.read()
             self._count(len(data))
             self.state.receive_data(data)
         return event
+
+    async def borrow(self) -> memoryview:
+        """Return bytes that h11 does not see, as `Wire.borrow` does. Raises OSError, `TimeoutError`."""
+        async with asyncio.timeout(_IDLE_SECONDS):
+            data = await self.wire.borrow()
+        self._count(len(data))
+        return data
 
     def say(self, event: Any) -> None:
         """Have an event sent by the next `flush`."""
@@ -74,45 +54,42 @@ class Speaker:
             self._pending.append(data)
 
     async def flush(self) -> None:
-        """Send what was said; wait while the other end takes nothing."""
+        """Send what was said; wait while the other end takes nothing. Raises OSError."""
         if self._pending:
-            self.writer.write(b"".join(self._pending))
+            said = b"".join(self._pending)
             self._pending.clear()
-            await self.writer.drain()
+            await self.wire.write(said)
 
     @property
     def is_fresh(self) -> bool:
         """Whether a server that was spoken to can be asked once more."""
-        return (
-            self.state.our_state is h11.IDLE
-            and self.state.their_state is h11.IDLE
-            and not self.reader.at_eof()
-            and not self.writer.is_closing()
-        )
+        return self.state.our_state is h11.IDLE and self.state.their_state is h11.IDLE and self.wire.is_idle
 
     def begin_next(self) -> bool:
         """Get ready for another request; return False where the connection is used up."""
+        if self.state.our_state is h11.IDLE and self.state.their_state is h11.IDLE:
+            return True
         if self.state.our_state is not h11.DONE or self.state.their_state is not h11.DONE:
             return False
         self.state.start_next_cycle()
         return True
+
+    def renew(self) -> None:
+        """Get ready for another request although h11 did not see the end of this one."""
+        early, _closed = self.state.trailing_data
+        self.state = h11.Connection(self._role, max_incomplete_event_size=_HEAD_BYTES)
+        if early:
+            self.state.receive_data(early)  # a client may have asked for more already
 
     async def close(self, *, reads_on: bool = False) -> None:
         """Close the connection, politely where the other end still listens.
 
         `reads_on`: it is in the middle of what it says, and would not hear an answer where nobody took that any more.
         """
-        if reads_on and not self.writer.is_closing():
-            with contextlib.suppress(OSError, TimeoutError):
+        if reads_on:
+            with contextlib.suppress(OSError, ValueError):
                 async with asyncio.timeout(_LINGER_SECONDS):
                     left = _LINGER_BYTES
-                    while left > 0 and (data := await self.reader.read(_PIECE)):
+                    while left > 0 and (data := await self.wire.read()):
                         left -= len(data)
-        self.writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self.writer.wait_closed()
-
-    def abort(self) -> None:
-        """Break the connection off: the other end must not take what it has for all."""
-        self.writer.transport.abort()
+        self.wire.close()
