@@ -35,6 +35,7 @@ def test_importing_loads_nothing_of_others() -> None:
 DOCS = [
     text
     for page in sorted((ROOT / "docs").rglob("*.md"))
+    if page.name != "allow-hosts.md"  # tests/egress/test_docs.py has the hosts that it speaks of
     for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
 

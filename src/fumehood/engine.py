@@ -64,8 +64,8 @@ class Engine:
     - `isolation`: whose kernel a program talks to: "namespaces", the host's (default), or "gvisor", gVisor's own inside the
       same namespaces, where `runsc` is installed. That one starts every program cold, and cannot fork sessions or explain.
     - `secrets`: texts of stored secrets by their ids, a mapping or a function that raises KeyError.
-    - `nameserver`: who is asked for the addresses of allowed hosts, `ADDRESS` or `ADDRESS:PORT`; this machine's own settings
-      where it is "".
+    - `nameserver`: who is asked for the addresses of allowed hosts, `ADDRESS` or `ADDRESS:PORT`; where it is "", whom the
+      environment variable FUMEHOOD_NAMESERVER names, else this machine's own settings.
     - `on_connection`: told of each connection that a program made or tried, once its execution or cell has ended.
     - `spawn`: how sandboxes are forked; the default is a small process of one thread beside this one. A caller that
       has one thread and little memory may pass `isolation.namespaces.spawn` and save that process's start; then every

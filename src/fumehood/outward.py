@@ -5,6 +5,7 @@ Promised: of a credential a sandbox gets a placeholder, where one is asked for, 
 
 from __future__ import annotations
 
+import os
 import secrets as tokens
 import threading
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ class Outward:
     ) -> None:
         self._secrets: Secrets = secrets if callable(secrets) else dict(secrets or {}).__getitem__
         self._on_connection = on_connection
-        self._outlet = Outlet(nameserver)
+        self._outlet = Outlet(nameserver or os.environ.get("FUMEHOOD_NAMESERVER", ""))
         self._lock = threading.Lock()
         self._trust: Trust | None = None
         self._mounts: dict[tuple[Mount, ...], tuple[Mount, ...]] = {}
