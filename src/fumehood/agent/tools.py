@@ -42,7 +42,7 @@ class ExecPython:
         self.surroundings = (
             f"the network reaches these hosts and no others: {hosts}" if hosts else "there is no network"
         )
-        if any(rule.credential is not None for rule in network.rules):
+        if network.has_credentials:
             self.surroundings += " (what they need to let you in is added on the way: send no credentials)"
         self.schema = ToolSchema(
             name=_NAME,

@@ -29,8 +29,10 @@ def run(arguments: Arguments) -> int:
     without = set(arguments.without)
     if not arguments.cgroup and Cgroup.must_be_moved_into():
         without.add("cgroup")
-    # This process has one thread and little memory, so it can fork sandboxes itself.
-    with Engine(without=without, notice=Building(), isolation=arguments.isolation, spawn=namespaces.spawn) as engine:
+    # This process has one thread and little memory, so it can fork sandboxes itself; not where it holds a credential, which
+    # would be in the memory of their process 1.
+    spawn = None if request.network.has_credentials else namespaces.spawn
+    with Engine(without=without, notice=Building(), isolation=arguments.isolation, warm_bytes=0, spawn=spawn) as engine:
         result = engine.execute(
             request,
             on_output=None if arguments.json else _Printer().show,

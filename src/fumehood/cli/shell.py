@@ -92,9 +92,19 @@ def _converse(copies: _Copies) -> int:
 def _read(language: str, prompt: str) -> str:
     """Read one cell: lines until it is whole. Raises `EOFError` at the end of input."""
     lines = [input(f"{prompt}>>> ")]
+    if lines[0].startswith(":allow") and "=" in lines[0]:
+        _forget_last_line()
     while not lines[0].startswith(":") and _goes_on(language, lines):
         lines.append(input(f"{prompt}... "))
     return "\n".join(lines)
+
+
+def _forget_last_line() -> None:
+    """Keep what may hold a credential out of the history."""
+    import readline  # noqa: PLC0415 - at a terminal alone
+
+    if (count := readline.get_current_history_length()) > 0:
+        readline.remove_history_item(count - 1)
 
 
 def _goes_on(language: str, lines: list[str]) -> bool:

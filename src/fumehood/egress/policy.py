@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HTTPS = "https"
 # What servers and proxies read in more than one way. Where a path decides, none of it may be there.
-_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2e", "%2f", "%5c", "%00", ";")
+_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2e", "%2f", "%5c", "%25", "%00", ";", "#")
 
 
 class Denied(Exception):

@@ -7,7 +7,7 @@ from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 #: The kinds by the name that stands for each on the command line and between processes.
 KINDS: dict[str, type[Credential]]
@@ -27,7 +27,8 @@ class Credential(Record):
     """
 
     placeholder: str = ""
-    _secret: str = ""
+    _secret: ClassVar[str] = ""
+    _in_header: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in self._fields:
@@ -40,6 +41,10 @@ class Credential(Record):
             if not isinstance(value, str) or any(each in value for each in "\0\r\n"):
                 # Without the value: it may be the secret.
                 raise InvalidRequest(f"{type(self).__name__}: {name} is no text, or has a line end in it")
+        if self._in_header and isinstance(secret := self.secret, str) and not _fits_header(secret):
+            raise InvalidRequest(
+                f"{type(self).__name__}: {self._secret} does not fit into a header: take visible ASCII characters"
+            )
         if self.placeholder and not self.placeholder.replace("_", "a").isalnum():
             raise InvalidRequest(f"placeholder {self.placeholder!r} is no name of an environment variable")
 
@@ -68,6 +73,7 @@ class Bearer(Credential):
 
     token: str | StoredSecret
     _secret = "token"  # noqa: S105 - the field's name
+    _in_header = True
 
 
 class Basic(Credential):
@@ -89,6 +95,7 @@ class Header(Credential):
     name: str
     value: str | StoredSecret
     _secret = "value"  # noqa: S105 - likewise
+    _in_header = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,4 +121,10 @@ class Query(Credential):
 _FRAMING = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "keep-alive")
 )
+
+
+def _fits_header(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
 KINDS = {"bearer": Bearer, "basic": Basic, "header": Header, "query": Query}

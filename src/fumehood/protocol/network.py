@@ -159,6 +159,11 @@ class Network(Record):
         return tuple(sorted(named | set(DEFAULT_PORTS)))
 
     @property
+    def has_credentials(self) -> bool:
+        """Whether a rule has one."""
+        return any(rule.credential is not None for rule in self.rules)
+
+    @property
     def placeholders(self) -> tuple[str, ...]:
         """The environment variables in which programs find placeholders."""
         given = (rule.credential.placeholder for rule in self.rules if rule.credential is not None)
@@ -174,8 +179,10 @@ class Network(Record):
         return cls(**{**plain, "allow": tuple(Allow.from_plain(rule) for rule in plain["allow"])})
 
     def describe(self) -> str:
-        """Return the rules in words for people and models, without credentials."""
-        return ", ".join(dict.fromkeys(_described(rule) for rule in self.rules))
+        """Return the rules in words for people and models, without credentials; of very many the first."""
+        words = list(dict.fromkeys(_described(rule) for rule in self.rules))
+        others = len(words) - _MOST_DESCRIBED
+        return ", ".join(words[:_MOST_DESCRIBED]) + (f" and {others} others" if others > 0 else "")
 
 
 class Connection(Record):
@@ -231,7 +238,7 @@ class Traffic(Record):
         }
 
 
-_MOST_RULES, _MOST_PORTS = 1000, 32
+_MOST_RULES, _MOST_PORTS, _MOST_DESCRIBED = 1000, 32, 50
 _RANGES = {
     "connections": (1, 10_000),
     "sent_bytes": (0, 1 << 50),
