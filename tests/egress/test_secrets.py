@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -42,19 +43,24 @@ def descendants(pid: int) -> list[int]:
 
 def places_of(secret: bytes, pid: int) -> list[str]:
     """Return where a process has a secret: its command line, its environment, its memory."""
-    places = [name for name in ("cmdline", "environ") if secret in Path(f"/proc/{pid}/{name}").read_bytes()]
-    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in maps:
-            addresses, mode = line.split()[:2]
-            if not mode.startswith("r") or "[v" in line:
-                continue
-            first, last = (int(each, 16) for each in addresses.split("-"))
-            try:
-                if secret in os.pread(memory.fileno(), last - first, first):
+    places: list[str] = []
+    # One that ends meanwhile holds nothing.
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        places += [name for name in ("cmdline", "environ") if secret in Path(f"/proc/{pid}/{name}").read_bytes()]
+        with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+            for line in maps:
+                addresses, mode = line.split()[:2]
+                first, last = (int(each, 16) for each in addresses.split("-"))
+                if mode.startswith("r") and "[v" not in line and secret in _read(memory.fileno(), first, last):
                     places.append(line.split()[-1])
-            except OSError:
-                pass  # nothing is there
     return places
+
+
+def _read(memory: int, first: int, last: int) -> bytes:
+    try:
+        return os.pread(memory, last - first, first)
+    except OSError:
+        return b""  # nothing is there
 
 
 def readable(pid: int) -> bool:
@@ -140,7 +146,7 @@ def test_a_secret_that_cannot_be_sent_is_refused_without_being_shown(make: type[
 
 
 def test_a_secret_goes_into_no_record_of_a_failure(outside: tuple[NameServer, Server]) -> None:
-    names, server = outside
+    names, _server = outside
     # Nobody listens there, and the name has no address.
     rules = [
         Allow(host="good.test", ports=(1,), addresses=LOOPBACK, credential=Query(key="key", value=SECRET)),
