@@ -44,8 +44,8 @@ def descendants(pid: int) -> list[int]:
 def places_of(secret: bytes, pid: int) -> list[str]:
     """Return where a process has a secret: its command line, its environment, its memory."""
     places: list[str] = []
-    # One that ends meanwhile holds nothing.
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+    # One that ends meanwhile holds nothing; into some only root may look.
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
         places += [name for name in ("cmdline", "environ") if secret in Path(f"/proc/{pid}/{name}").read_bytes()]
         with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
             for line in maps:
