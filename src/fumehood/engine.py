@@ -136,8 +136,10 @@ class Engine:
         return self._outwards[0]
 
     def _way_out(self, network: Network, placeholders: Mapping[str, str] | None = None) -> WayOut:
-        if self.isolation == "gvisor":
-            raise InvalidRequest("isolation gvisor has no way out yet: allow no hosts, or take isolation namespaces")
+        if self.isolation == "gvisor" and placeholders is not None:
+            raise InvalidRequest(
+                "gVisor gives a session its network when it begins: begin it with network=Network(), at the least"
+            )
         opens = self._launcher.open_listeners if self._launcher is not None else None
         return self._outward().way_out(network, opens, placeholders)
 
@@ -215,14 +217,16 @@ class Engine:
         laid = _files(request, begins.start)
 
         def open_sandbox() -> Opened:
-            return self._open_session(request, begins, laid)
+            return self._open_session(request, begins, laid, networked=way is not None)
 
         # gVisor's processes cannot be copied, so its sessions cannot be forked.
         launcher = self._launcher if self.isolation == "namespaces" else None
         birth = Birth(request.language.lower(), open_sandbox, launcher, self._way_out)
         return Session(birth, limits, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds, way=way)
 
-    def _open_session(self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes]) -> Opened:
+    def _open_session(
+        self, request: ExecutionRequest, begins: SessionStart, files: dict[str, bytes], *, networked: bool
+    ) -> Opened:
         from .sandbox.incarnation import Opened  # noqa: PLC0415 - as above
 
         start, taken = begins.start, None
@@ -241,10 +245,9 @@ class Engine:
 
         try:
             lease.__enter__()
-            # It may be given hosts later.
-            leads_out = self.isolation == "namespaces"
-            spec = self._spec(request.replace(args=(str(CHANNEL),)), start, files, leads_out=leads_out)
-            live.start(spec.replace(forkable=begins.forkable), self.spawn, lease.user)
+            spec = self._spec(request.replace(args=(str(CHANNEL),)), start, files, leads_out=True)
+            spec = spec.replace(forkable=begins.forkable, networked=networked)
+            live.start(spec, self.spawn, lease.user)
         except BaseException:
             release()
             raise

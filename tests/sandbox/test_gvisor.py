@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
+from fumehood import Allow, Bearer, Engine, ExecutionRequest, ExecutionResult, Limits, Network
 from fumehood.errors import ForkRefused, InvalidRequest, SandboxUnavailable
 from fumehood.protocol.limits import MiB
 from tests.testing.leftovers import assert_nothing_is_left, settled
+from tests.testing.outside import LOOPBACK, Authority, NameServer, Server
 
 pytestmark = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
 
@@ -143,6 +144,32 @@ def test_what_it_cannot_do_is_refused_in_words(engine: Engine) -> None:
         engine.prepare("python")
     with engine.session() as session, pytest.raises(ForkRefused, match="gVisor"):
         session.fork()
+
+
+def test_it_reaches_allowed_hosts_and_nothing_else() -> None:
+    authority = Authority()
+    with (
+        authority.trusted(),
+        NameServer({"good.test": [["127.0.0.1"]]}) as names,
+        Server(context=authority.context("good.test")) as server,
+        Engine(isolation="gvisor", nameserver=names.address) as engine,
+    ):
+        rule = Allow(
+            host="good.test", ports=(server.port,), addresses=LOOPBACK, credential=Bearer(token="the-real-token")
+        )
+        network = Network(allow=[rule])
+        code = f"""import requests, socket
+for url in ('https://good.test:{server.port}/', 'https://evil.test/'): print(requests.get(url).status_code)
+try: socket.create_connection(('192.0.2.1', 80), timeout=5)
+except OSError as error: print('no way')"""
+        assert run(engine, code, network=network).stdout == "200\n403\nno way\n"
+        assert server.requests[-1].header("authorization") == "Bearer the-real-token"
+        with engine.session(network=network) as session:
+            assert session.run(code).stdout == "200\n403\nno way\n"
+            session.set_network(Network())
+            assert session.run(code).stdout == "403\n403\nno way\n"
+        with engine.session() as session, pytest.raises(InvalidRequest, match="when it begins"):
+            session.set_network(network)
 
 
 def test_several_run_at_once(engine: Engine) -> None:

@@ -32,7 +32,8 @@ class Spec(Record):
     `explain`: its filter asks the host before it refuses a call.
     `isolation`: who answers its system calls, "namespaces" (the host's kernel) or "gvisor", which is then at `runsc`.
     `gateway`: it has a listening socket at `GATEWAY` of its own loopback, and the host takes what connects there.
-    `ports`: it has a way out (`listeners`), for connections to these ports; none where there are none.
+    `ports`: it has a way out (`listeners`), for connections to these ports; none where there are none. `networked`: it may be given
+    one while it runs.
     """
 
     argv: tuple[str, ...]
@@ -48,6 +49,7 @@ class Spec(Record):
     isolation: str = "namespaces"
     runsc: str = ""
     ports: tuple[int, ...] = ()
+    networked: bool = False
 
     def as_plain(self) -> tuple[Any, ...]:
         """Return the same as tuples, dicts, numbers and texts alone, for `marshal`."""
@@ -66,6 +68,7 @@ class Spec(Record):
             self.isolation,
             self.runsc,
             self.ports,
+            self.networked,
         )
 
     @classmethod
@@ -73,6 +76,7 @@ class Spec(Record):
         """Undo `as_plain`."""
         (
             argv, environment, mounts, files, limits, profile, without, forkable, gateway, explain, isolation, runsc, ports,
+            networked,
         ) = plain  # fmt: skip
         return cls(
             argv=argv,
@@ -88,4 +92,5 @@ class Spec(Record):
             isolation=isolation,
             runsc=runsc,
             ports=tuple(ports),
+            networked=networked,
         )

@@ -27,7 +27,9 @@ OWN_BYTES, OWN_THREADS = 128 << 20, 4096
 GUEST, PROGRAM, BUNDLE, NOTES = "/guest", "/gvisor/runsc", "/gvisor", "/notes"
 # Written once the program has begun.
 _BEGAN = f"{NOTES}/began"
-_COMMAND = (PROGRAM, f"--root={NOTES}", "--rootless", "--network=none", "--ignore-cgroups", "--host-uds=none")
+# Which network it is told to take.
+_NETWORK = f"{BUNDLE}/network"
+_COMMAND = (PROGRAM, f"--root={NOTES}", "--rootless", "--ignore-cgroups", "--host-uds=none")
 # A session's channel comes in by standard input: runsc of old passes the three standard streams alone.
 _TAKE_CHANNEL = 'exec {channel}<&0 0</dev/null; exec "$@"'
 
@@ -49,9 +51,13 @@ def outer_limits(limits: Limits) -> Limits:
     return limits.replace(memory_bytes=limits.memory_bytes + OWN_BYTES, pids=limits.pids + OWN_THREADS)
 
 
-def arguments() -> tuple[str, ...]:
+def arguments(network: str) -> tuple[str, ...]:
     """Return the command that runs the bundle."""
-    return (*_COMMAND, "run", f"--bundle={BUNDLE}", f"--pid-file={_BEGAN}", "sandbox")
+    return (*_COMMAND, f"--network={network}", "run", f"--bundle={BUNDLE}", f"--pid-file={_BEGAN}", "sandbox")
+
+
+def _leads_out(spec: Spec) -> bool:
+    return bool(spec.ports) or spec.networked
 
 
 def config(spec: Spec, channel: int | None) -> bytes:
@@ -65,6 +71,7 @@ def config(spec: Spec, channel: int | None) -> bytes:
         {"destination": inside, "type": "bind", "source": f"{GUEST}{inside}", "options": ["rw", "nosuid", "nodev"]}
         for inside in ("/work", "/tmp", "/dev/shm", *(mount.inside for mount in spec.mounts if mount.writable))  # noqa: S108 - the program's own
     ]
+    kinds = ("pid", "ipc", "uts", "mount") if _leads_out(spec) else ("pid", "network", "ipc", "uts", "mount")
     return json.dumps(
         {
             "ociVersion": "1.0.2",
@@ -82,7 +89,7 @@ def config(spec: Spec, channel: int | None) -> bytes:
             "root": {"path": GUEST, "readonly": False},
             "hostname": "fumehood",
             "mounts": [{"destination": "/proc", "type": "proc"}, *disk],
-            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
+            "linux": {"namespaces": [{"type": kind} for kind in kinds]},
         }
     ).encode("utf-8", "surrogateescape")
 
@@ -131,6 +138,9 @@ def _build(sources: dict[str, int], spec: Spec, orders: bytes) -> None:
     os.close(runsc)
     with open(f"{BUNDLE[1:]}/config.json", "wb") as file:
         file.write(orders)
+    with open(_NETWORK[1:], "w", encoding="ascii") as network:
+        # Its own leads nowhere at all. The "host" is the namespace that it is in, where the way out begins.
+        network.write("host" if _leads_out(spec) else "none")
     os.chdir(GUEST[1:])
     tree.lay_out(sources, tree.writable(spec))
     os.mkdir("proc")
@@ -148,7 +158,8 @@ def start() -> int:
     # A session's channel takes the place of its standard input, which it would not read.
     has_channel = os.path.exists(f"/proc/self/fd/{init.CHANNEL}")
     streams = [(os.POSIX_SPAWN_DUP2, init.CHANNEL, 0)] if has_channel else []
-    words = arguments()
+    with open(_NETWORK, encoding="ascii") as file:
+        words = arguments(file.read())
     try:
         return os.posix_spawn(words[0], words, {}, file_actions=streams, setsid=True)
     except OSError as error:
