@@ -36,8 +36,8 @@ class Outside:
     def __init__(self, authority: Authority, https: Server, http: Server, engine: Engine) -> None:
         self.authority, self.https, self.http, self.engine = authority, https, http, engine
 
-    def url(self, path: str, host: str = "good.test") -> str:
-        return f"https://{host}:{self.https.port}{path}"
+    def url(self, path: str) -> str:
+        return f"https://good.test:{self.https.port}{path}"
 
     def rule(self, *ports: int, opened: bool = False) -> Allow:
         return Allow(

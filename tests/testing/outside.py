@@ -144,6 +144,7 @@ class NameServer:
     def __init__(self, addresses: dict[str, list[list[str]]] | None = None) -> None:
         self.addresses = addresses or {}
         self.asked: list[str] = []
+        self._answered: dict[str, int] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
@@ -166,9 +167,10 @@ class NameServer:
             if found is None:
                 answer.set_rcode(dns.rcode.NXDOMAIN)
             else:
-                # A question for each kind of address: the second is the one that turns the page.
                 now = found[0]
-                if kind == "AAAA" and len(found) > 1:
+                # A look-up is a question for each kind of address: the second turns the page.
+                self._answered[name] = self._answered.get(name, 0) + 1
+                if self._answered[name] % 2 == 0 and len(found) > 1:
                     found.pop(0)
                 fitting = [each for each in now if (":" in each) == (kind == "AAAA")]
                 if fitting:

@@ -15,7 +15,7 @@ import h11
 from ..protocol.hosts import authority, host_name
 from . import hello
 from .connecting import Unreachable
-from .exchange import Exchange, refusal_text
+from .exchange import Answer, Exchange, refusal_text
 from .policy import Denied
 from .relay import relay
 from .speaker import Speaker
@@ -98,7 +98,7 @@ class Arrival:
         except (hello.BadHello, BadBytes):
             await asyncio.get_running_loop().sock_sendall(self._client, _ALERT)
             raise
-        problem = ""
+        always = None
         try:
             opened = self._out.policy.connection(self._host, self._port, "https")
         except Denied as denied:
@@ -106,9 +106,9 @@ class Arrival:
             self._line.refuse(denied)
             opened = True
         if not opened:
-            problem = await self._tunnel()
-        if opened or problem:
-            await self._serve("https", problem)
+            always = await self._tunnel()
+        if opened or always is not None:
+            await self._serve("https", always)
 
     def _check_name(self, name: str) -> None:
         try:
@@ -118,30 +118,30 @@ class Arrival:
         if asked != self._host:
             raise BadBytes(f"TLS asks for {asked or 'no name'}, and the connection is for {self._host}")
 
-    async def _tunnel(self) -> str:
-        """Return why it could not begin, "" where it did and has ended."""
+    async def _tunnel(self) -> Answer | None:
+        """Return what to answer where it cannot begin; None where it did, and has ended."""
         rules = self._out.policy.rules_for(self._host)
         exempt = tuple(network for rule in rules for network in rule.addresses)
         try:
             server = await self._out.connector.connect(self._host, self._port, exempt)
         except Unreachable as error:
             self._line.fail(str(error))
-            return str(error)
+            return Answer.unreachable(error)
         except Denied as denied:
             self._line.refuse(denied)
-            return refusal_text(denied)
+            return Answer.refusal(denied)
         self._line.verdict = "tunnelled"
         with server:
             await relay(self._client, server, sent=self._line.sent, received=self._line.received)
-        return ""
+        return None
 
-    async def _serve(self, scheme: str, problem: str = "") -> None:
+    async def _serve(self, scheme: str, always: Answer | None = None) -> None:
         if self._line.verdict != "refused":
             self._line.verdict = "opened" if scheme == "https" else "plain"
         context = self._out.authority.context(self._host) if scheme == "https" else None
         client = Speaker(h11.SERVER, await Wire.opened(self._client, context), self._line.sent)
         exchange = Exchange(
-            self._out, self._line, client, scheme=scheme, host=self._host, port=self._port, problem=problem
+            self._out, self._line, client, scheme=scheme, host=self._host, port=self._port, always=always
         )
         await exchange.serve()
 

@@ -24,6 +24,8 @@ from .speaker import Speaker
 from .wire import Wire
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ..protocol.network import Allow
     from .exit import Exit
     from .line import Line
@@ -34,24 +36,35 @@ DEFAULT_PORT = {"https": 443, "http": 80}
 _REASON_CHARACTERS = 200
 
 
-class _Answer(Exception):
+class Answer(Exception):
     """What the program is told in place of the host's answer."""
 
     def __init__(self, status: int, reason: str, text: str) -> None:
         self.status, self.reason, self.text = status, reason, text
 
+    @classmethod
+    def refusal(cls, denied: Denied) -> Self:
+        """Return what is told of a refusal."""
+        return cls(403, f"Refused by Fumehood: {denied.why}", refusal_text(denied))
+
+    @classmethod
+    def unreachable(cls, error: Unreachable) -> Self:
+        """Return what is told where the host cannot be reached."""
+        return cls(502, "Bad Gateway", str(error))
+
 
 class Exchange:
     """Serves one client. `host` is whom the connection is for; "" where each request says it, as a proxy's do.
 
-    `problem` is answered to every request, where nothing can be asked of the host.
+    `always` is answered to every request, where nothing can be asked of the host.
     """
 
     def __init__(
-        self, out: Exit, line: Line, client: Speaker, *, scheme: str, host: str, port: int, problem: str = ""
-    ) -> None:
+        self, out: Exit, line: Line, client: Speaker, *, scheme: str, host: str, port: int,
+        always: Answer | None = None,
+    ) -> None:  # fmt: skip
         self._out, self._line, self._client = out, line, client
-        self._scheme, self._host, self._port, self._problem = scheme, host, port, problem
+        self._scheme, self._host, self._port, self._always = scheme, host, port, always
         self._server: Speaker | None = None
         self._place = ("", 0)
 
@@ -61,29 +74,31 @@ class Exchange:
             while isinstance(event := await self._client.next(), h11.Request):
                 try:
                     await self._attend(event)
-                except _Answer as answer:
+                except Answer as answer:
                     await self._say(answer)
                 if not self._client.begin_next():
                     break
         except h11.RemoteProtocolError as error:
             self._line.fail(f"the program does not speak HTTP as it should: {error}")
             if self._client.state.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                await self._say(_Answer(error.error_status_hint, "Bad Request", str(error)))
+                await self._say(Answer(error.error_status_hint, "Bad Request", str(error)))
         finally:
             if self._server is not None:
                 self._server.wire.abort()
-            await self._client.close(reads_on=self._client.state.their_state is not h11.DONE)
+            await self._client.close(reads_on=self._client.state.their_state in (h11.SEND_BODY, h11.ERROR))
 
     async def _attend(self, request: h11.Request) -> None:
         headers, method = list(request.headers), request.method.decode("ascii")
+        if not has_body(headers):
+            self._client.poll()  # its end
         try:
             host, port, target = self._read(request.target.decode("ascii"), headers)
         except ValueError as error:
             self._line.fail(f"a request was refused: {error}")
-            raise _Answer(400, "Bad Request", f"the request was refused: {error}") from error
+            raise Answer(400, "Bad Request", f"the request was refused: {error}") from error
         self._line.asks(host, port, method)
-        if self._problem:
-            raise _Answer(502, "Bad Gateway", self._problem)
+        if self._always is not None:
+            raise self._always
         rule: Allow | None = None
         try:
             rule = self._out.policy.request(host, port, self._scheme, method, target)
@@ -91,10 +106,10 @@ class Exchange:
             await self._pass_on(request, rule, (host, port), target, headers)
         except Denied as denied:
             self._line.refuse(denied)
-            raise _Answer(403, f"Refused by Fumehood: {denied.why}", refusal_text(denied)) from denied
+            raise Answer.refusal(denied) from denied
         except Unreachable as error:
             self._line.fail(str(error))
-            raise _Answer(502, "Bad Gateway", str(error)) from error
+            raise Answer.unreachable(error) from error
 
     def _read(self, target: str, headers: Headers) -> tuple[str, int, str]:
         """Return (host, port, target without them). Raises ValueError."""
@@ -154,7 +169,6 @@ class Exchange:
         secrets = injection.secrets if injection is not None else ()
         passing = Passing(self._client, server, self._line, place, secrets, stays=stays(request))
         if not has_body(headers):
-            self._client.poll()  # its end
             server.say(h11.EndOfMessage())
             await server.flush()
             await passing.answer(is_upgrade=upgrade)
@@ -177,14 +191,14 @@ class Exchange:
         self._server, self._place = Speaker(h11.CLIENT, wire, self._line.received), place
         return self._server
 
-    async def _say(self, answer: _Answer) -> None:
+    async def _say(self, answer: Answer) -> None:
         body = f"fumehood: {answer.text}\n".encode("utf-8", "replace")
         client = self._client
         headers = [
             ("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body))),
             ("x-fumehood", _one_line(answer.text)),
         ]  # fmt: skip
-        if client.state.their_state is not h11.DONE:
+        if client.state.their_state in (h11.SEND_BODY, h11.ERROR):
             headers.append(("connection", "close"))  # its body is not read
         client.say(h11.Response(status_code=answer.status, reason=_one_line(answer.reason).encode(), headers=headers))
         client.say(h11.Data(data=body))

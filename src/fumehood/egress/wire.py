@@ -22,7 +22,9 @@ AT_ONCE = struct.pack("ii", 1, 0)
 # What one read gives at most: more would fall out of the processor's cache while it is copied.
 _PIECE, _LONG_PIECE = 1 << 16, 1 << 18
 _HANDSHAKE_SECONDS = 20.0
-_WANTS_READ, _WANTS_WRITE = (BlockingIOError, ssl.SSLWantReadError), ssl.SSLWantWriteError
+# A plain socket says the same where it can neither be read nor written: whoever asked knows which.
+_WANTS_READ, _WANTS_WRITE = (BlockingIOError, ssl.SSLWantReadError), (BlockingIOError, ssl.SSLWantWriteError)
+_RETRY_SECONDS = 0.01
 # One for all: a read fills and empties it before another begins.
 _buffer = memoryview(bytearray(_LONG_PIECE))
 
@@ -63,26 +65,25 @@ class Wire:
     async def borrow(self, most: int = _LONG_PIECE) -> memoryview:
         """Do the same without a copy: what is returned is good until something else is awaited."""
         while True:
-            taken = self._take(most)
-            if taken is not None:
-                return _buffer[:taken]
-            await self._ready(self._loop.add_reader, self._loop.remove_reader)
+            try:
+                return _buffer[: self._take(most)]
+            except _WANTS_READ:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+            except _WANTS_WRITE:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
 
-    def _take(self, most: int) -> int | None:
-        """Fill the buffer; return how far; None where there is nothing."""
+    def _take(self, most: int) -> int:
+        """Fill the buffer with what is there; return how far. Raises what stands for waiting where nothing is."""
         filled = 0
         try:
             filled = self._socket.recv_into(_buffer[:most])
             # TLS gives one record at a time.
             while self._is_tls and 0 < filled < most and (more := self._socket.recv_into(_buffer[filled:most])):
                 filled += more
-        except _WANTS_READ:
-            if not filled:
-                return None
         except ssl.SSLZeroReturnError:
             pass
         except OSError:
-            # What came before it went wrong is given first.
+            # What came before there was nothing more, or it went wrong, is given first.
             if not filled:
                 raise
         return filled
@@ -93,10 +94,15 @@ class Wire:
         while view:
             try:
                 view = view[self._socket.send(view) :]
-            except (BlockingIOError, ssl.SSLWantWriteError):
+            except _WANTS_WRITE:
                 if view.obj is _buffer.obj:
                     view = memoryview(bytes(view))
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
+            except ssl.SSLWantReadError:
+                if view.obj is _buffer.obj:
+                    view = memoryview(bytes(view))
+                # What comes is another task's to read, or nobody's: a moment later it may be.
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _until_done(self, step: Callable[[], None]) -> None:
         is_done = False
