@@ -29,6 +29,7 @@ _OTHERS = {
     "sessions": "cells can end their session, and nothing else",
     "forks": "copies share nothing from then on",
     "leftovers": "nothing stays",
+    "egress": "allowed hosts alone, at addresses that were checked; credentials stay outside",
 }
 COMPATIBILITY = Path(__file__).parent.parent / "benchmarks" / "compatibility"
 
