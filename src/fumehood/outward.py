@@ -110,6 +110,8 @@ class Outward:
     def abandon(self) -> None:
         """Leave all of it to the process that this one was forked from."""
         self._outlet.abandon()
+        if self._trust is not None:
+            self._trust.close()
         self._trust, self._mounts = None, {}
 
 

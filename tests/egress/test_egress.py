@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -463,13 +465,23 @@ def test_a_session_hears_of_a_dead_proxy_and_gets_another(outside: Outside, sess
 
 def test_a_closed_engine_leaves_no_proxy_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
     with Engine() as engine:
         engine.execute(ExecutionRequest(code="1", network=Network(allow=["a.test"])))
         process = engine._outward()._outlet._process
         assert process is not None
-        assert list(tmp_path.iterdir())
+        assert len(list(tmp_path.iterdir())) == 1
     assert process.poll() is not None
     assert not list(tmp_path.iterdir())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_killed_engine_left_the_next_one_removes(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    program = "import fumehood, os\nfumehood.run('1', network=fumehood.Network(allow=['a.test']))\n"
+    for end in ("os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 9)", "pass"):
+        subprocess.run([sys.executable, "-c", program + end], env=environment, check=False)
+        assert len(list(tmp_path.iterdir())) == (end != "pass")
 
 
 def test_a_program_with_a_way_out_starts_where_one_without_does(outside: Outside) -> None:

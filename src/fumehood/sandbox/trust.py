@@ -6,6 +6,7 @@ One file for all sandboxes of an engine, shown read-only where programs look; wh
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import tempfile
@@ -28,6 +29,7 @@ ENVIRONMENT = dict.fromkeys(
     ),
     BUNDLE,
 )  # fmt: skip
+_PREFIX = "fumehood-certificates-"
 # Where Debian, Fedora, SUSE and Alpine have theirs.
 _BUNDLES = (BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 # Python packages bring the world's certificates along, and look at nothing else.
@@ -35,25 +37,26 @@ _OF_PACKAGES = ("certifi/cacert.pem", "pip/_vendor/certifi/cacert.pem")
 
 
 class Trust:
-    """The file; `close` removes it, as does the end of this process where it is an orderly one."""
+    """The file; `close` removes it. What an engine that was killed left behind the next one removes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._added = ""
-        descriptor, self.path = tempfile.mkstemp(prefix="fumehood-certificates-")
+        _sweep()
+        descriptor, self.path = tempfile.mkstemp(prefix=_PREFIX)
+        self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 - it is open as long as this is
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         self._end = weakref.finalize(self, _remove, self.path, os.getpid())
-        with open(descriptor, "wb") as file:
-            file.write(_of_this_machine())
+        self._file.write(_of_this_machine())
         # Sandboxes have other users.
-        os.chmod(self.path, 0o644)
+        os.fchmod(descriptor, 0o644)
 
     def add(self, certificate: str) -> None:
         """Have a certificate, as PEM, trusted as well."""
         with self._lock:
             if certificate != self._added:
                 # In one write: a reader sees all of it or nothing.
-                with open(self.path, "ab") as file:
-                    file.write(f"\n{certificate}".encode("ascii"))
+                self._file.write(f"\n{certificate}".encode("ascii"))
                 self._added = certificate
 
     def mounts(self, shown: Iterable[Mount]) -> tuple[Mount, ...]:
@@ -68,6 +71,7 @@ class Trust:
     def close(self) -> None:
         """Remove the file. Sandboxes that run keep what they see."""
         self._end()
+        self._file.close()
 
 
 def _of_this_machine() -> bytes:
@@ -76,6 +80,14 @@ def _of_this_machine() -> bytes:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             return file.read()
     return b""
+
+
+def _sweep() -> None:
+    """Remove files that nobody has open: the kernel gives up the lock of one who is killed."""
+    for path in glob.glob(f"{glob.escape(tempfile.gettempdir())}/{_PREFIX}*"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
 
 
 def _remove(path: str, owner: int) -> None:
