@@ -223,7 +223,7 @@ COMMAND = Command(
         "fumehood run script.js one two",
         "echo 'puts 6*7' | fumehood run --language ruby",
         "fumehood run report.py --file data.csv --out results",
-        "fumehood run --allow-host pypi.org -c 'import requests; print(requests.get(\"https://pypi.org/simple/\").status_code)'",
+        'fumehood run --allow-host pypi.org -l bash -c "curl https://pypi.org/simple/numpy/"',
         "fumehood run --allow-host 'https://api.github.com=bearer:@GH_TOKEN' script.py",
         "fumehood run --explain -c 'import socket; socket.socket(socket.AF_PACKET)'",
         "fumehood run -c 'while True: pass' --timeout 2",
