@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from .exit import Exit
     from .line import Line
+    from .means import Means
 
     Found = TypeVar("Found")
 
@@ -44,8 +44,8 @@ class BadBytes(Exception):
 class Arrival:
     """One connection. `host` is "" where it came to the proxy's own port and says itself whom it is for."""
 
-    def __init__(self, out: Exit, line: Line, client: socket.socket, host: str, port: int) -> None:
-        self._out, self._line, self._client, self._host, self._port = out, line, client, host, port
+    def __init__(self, means: Means, line: Line, client: socket.socket, host: str, port: int) -> None:
+        self._means, self._line, self._client, self._host, self._port = means, line, client, host, port
 
     async def lead(self) -> None:
         """Lead it where it may go, until it ends. Raises what `Exit` tells apart. The socket is its own from then on."""
@@ -79,9 +79,9 @@ class Arrival:
             return False
         self._line.host, self._line.port = host, port
         try:
-            rules = self._out.policy.check_name(host, port)
+            rules = self._means.policy.check_name(host, port)
             if all(port not in rule.ports for rule in rules):
-                self._out.policy.connection(host, port, "https")
+                self._means.policy.connection(host, port, "https")
         except Denied as denied:
             self._line.refuse(denied)
             reason = f"403 Refused by Fumehood: {denied.why}"
@@ -100,7 +100,7 @@ class Arrival:
             raise
         always = None
         try:
-            opened = self._out.policy.connection(self._host, self._port, "https")
+            opened = self._means.policy.connection(self._host, self._port, "https")
         except Denied as denied:
             # By a certificate of ours, so that the program hears why: its request is refused, whatever it is.
             self._line.refuse(denied)
@@ -120,10 +120,10 @@ class Arrival:
 
     async def _tunnel(self) -> Answer | None:
         """Return what to answer where it cannot begin; None where it did, and has ended."""
-        rules = self._out.policy.rules_for(self._host)
+        rules = self._means.policy.rules_for(self._host)
         exempt = tuple(network for rule in rules for network in rule.addresses)
         try:
-            server = await self._out.connector.connect(self._host, self._port, exempt)
+            server = await self._means.connector.connect(self._host, self._port, exempt)
         except Unreachable as error:
             self._line.fail(str(error))
             return Answer.unreachable(error)
@@ -138,10 +138,10 @@ class Arrival:
     async def _serve(self, scheme: str, always: Answer | None = None) -> None:
         if self._line.verdict != "refused":
             self._line.verdict = "opened" if scheme == "https" else "plain"
-        context = self._out.authority.context(self._host) if scheme == "https" else None
+        context = self._means.authority.context(self._host) if scheme == "https" else None
         client = Speaker(h11.SERVER, await Wire.opened(self._client, context), self._line.sent)
         exchange = Exchange(
-            self._out, self._line, client, scheme=scheme, host=self._host, port=self._port, always=always
+            self._means, self._line, client, scheme=scheme, host=self._host, port=self._port, always=always
         )
         await exchange.serve()
 

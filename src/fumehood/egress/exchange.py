@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..protocol.network import Allow
-    from .exit import Exit
     from .line import Line
+    from .means import Means
 
     Headers = list[tuple[bytes, bytes]]
 
@@ -60,10 +60,10 @@ class Exchange:
     """
 
     def __init__(
-        self, out: Exit, line: Line, client: Speaker, *, scheme: str, host: str, port: int,
+        self, means: Means, line: Line, client: Speaker, *, scheme: str, host: str, port: int,
         always: Answer | None = None,
     ) -> None:  # fmt: skip
-        self._out, self._line, self._client = out, line, client
+        self._means, self._line, self._client = means, line, client
         self._scheme, self._host, self._port, self._always = scheme, host, port, always
         self._server: Speaker | None = None
         self._place = ("", 0)
@@ -101,7 +101,7 @@ class Exchange:
             raise self._always
         rule: Allow | None = None
         try:
-            rule = self._out.policy.request(host, port, self._scheme, method, target)
+            rule = self._means.policy.request(host, port, self._scheme, method, target)
             self._look_for_placeholders(rule, host, port, target, headers)
             await self._pass_on(request, rule, (host, port), target, headers)
         except Denied as denied:
@@ -140,7 +140,7 @@ class Exchange:
         return host, port, target
 
     def _look_for_placeholders(self, rule: Allow, host: str, port: int, target: str, headers: Headers) -> None:
-        look = Placeholders(self._out.policy.foreign_placeholders(rule))
+        look = Placeholders(self._means.policy.foreign_placeholders(rule))
         parts = [target.encode(), *(part for header in headers for part in header)]
         for name, value in headers:
             if name in (b"authorization", b"proxy-authorization") and value[:6].lower() == b"basic ":
@@ -173,7 +173,7 @@ class Exchange:
             await server.flush()
             await passing.answer(is_upgrade=upgrade)
         else:
-            await passing.with_body(Placeholders(self._out.policy.foreign_placeholders(rule)))
+            await passing.with_body(Placeholders(self._means.policy.foreign_placeholders(rule)))
 
     async def _server_at(self, place: tuple[str, int], rule: Allow) -> Speaker:
         if self._server is not None:
@@ -181,8 +181,8 @@ class Exchange:
                 return self._server
             self._server.wire.close()
         host, port = place
-        sock = await self._out.connector.connect(host, port, rule.addresses)
-        context = self._out.trusted if self._scheme == "https" else None
+        sock = await self._means.connector.connect(host, port, rule.addresses)
+        context = self._means.trusted if self._scheme == "https" else None
         try:
             wire = await Wire.opened(sock, context, host)
         except OSError as error:

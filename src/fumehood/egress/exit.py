@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..protocol.network import Network, Traffic
-    from .certificates import Authority
-    from .connecting import Connector
+    from .means import Means
 
 _PAUSE_SECONDS = 0.05
 # So that one sandbox's connections leave the loop to those of others.
@@ -34,14 +33,10 @@ _AT_A_TIME, _A_SECOND = 8, 400
 
 
 class Exit:
-    """`authority` opens TLS, `trusted` is what the servers outside are checked by."""
+    """The way out by these means."""
 
-    def __init__(
-        self, network: Network, placeholders: Mapping[str, str], *, authority: Authority, trusted: ssl.SSLContext,
-        connector: Connector,
-    ) -> None:  # fmt: skip
-        self.authority, self.trusted, self.connector = authority, trusted, connector
-        self.policy = Policy(network, placeholders)
+    def __init__(self, means: Means) -> None:
+        self._means = means
         self._names, self._book = Names(), Book()
         self._listeners: list[socket.socket] = []
         self._transport: asyncio.DatagramTransport | None = None
@@ -63,7 +58,7 @@ class Exit:
 
     def change(self, network: Network, placeholders: Mapping[str, str]) -> None:
         """Have another policy, and end the connections that it does not allow as they are."""
-        self.policy = Policy(network, placeholders)
+        self._means.policy = Policy(network, placeholders)
         for task, line in self._connections.items():
             if line.verdict == "tunnelled" and self._is_allowed_tunnel(line):
                 continue
@@ -94,13 +89,13 @@ class Exit:
 
     def _asked(self, name: str) -> None:
         try:
-            self.policy.check_name(name)
+            self._means.policy.check_name(name)
         except Denied as denied:
             self._book.refuse(denied.host, denied.port, denied.why, denied.rule)
 
     def _is_allowed_tunnel(self, line: Line) -> bool:
         try:
-            return not self.policy.connection(line.host, line.port, "https")
+            return not self._means.policy.connection(line.host, line.port, "https")
         except Denied:
             return False
 
@@ -116,12 +111,12 @@ class Exit:
             except OSError:
                 return
             client.setblocking(False)
-            if len(self._connections) >= self.policy.network.connections:
-                most = self.policy.network.connections
+            if len(self._connections) >= self._means.policy.network.connections:
+                most = self._means.policy.network.connections
                 self._book.refuse("", port, f"more than {most} connections at one time (connections)", "")
                 _reset(client)
                 continue
-            line = Line(self._book, self.policy.network, port)
+            line = Line(self._book, self._means.policy.network, port)
             task = asyncio.get_running_loop().create_task(self._attend(client, port, line))
             self._connections[task] = line
             task.add_done_callback(self._connections.pop)
@@ -150,8 +145,8 @@ class Exit:
                     raise Denied(address, port, f"{address} is no address that a name led to: look the name up first")
                 line.host = host
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(self.policy.network.connection_seconds):
-                await Arrival(self, line, client, host, port).lead()
+            async with asyncio.timeout(self._means.policy.network.connection_seconds):
+                await Arrival(self._means, line, client, host, port).lead()
         except Denied as denied:
             line.refuse(denied)
         except LimitReached as error:

@@ -20,6 +20,8 @@ from ..protocol.network import Network
 from .certificates import Authority
 from .connecting import Connector
 from .exit import Exit
+from .means import Means
+from .policy import Policy
 
 #: Bytes of the longest line on a channel: a thousand rules with credentials.
 LINE_BYTES = 1 << 23
@@ -86,6 +88,9 @@ class _Proxy:
             for sock, port in zip(sockets, ports, strict=True):
                 self._exits[number].listen(sock, port)
 
+    def _means(self, policy: Policy) -> Means:
+        return Means(policy, authority=self._authority, trusted=self._trusted, connector=self._connector)
+
     async def _serve(
         self,
         number: int,
@@ -104,10 +109,7 @@ class _Proxy:
                 if "network" in order:
                     network = Network.from_plain(order["network"])
                     if out is None:
-                        out = self._exits[number] = Exit(
-                            network, order["placeholders"], authority=self._authority, trusted=self._trusted,
-                            connector=self._connector,
-                        )  # fmt: skip
+                        out = self._exits[number] = Exit(self._means(Policy(network, order["placeholders"])))
                         await out.answer_names(names)
                         for listener, port in zip(listeners, ports, strict=True):
                             out.listen(listener, port)
