@@ -473,7 +473,7 @@ def test_a_closed_engine_leaves_no_proxy_and_no_file(tmp_path: Path, monkeypatch
         assert len(list(tmp_path.iterdir())) == 1
     assert process.poll() is not None
     assert not list(tmp_path.iterdir())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_what_a_killed_engine_left_the_next_one_removes(tmp_path: Path) -> None:

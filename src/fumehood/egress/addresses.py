@@ -44,7 +44,7 @@ _GLOBAL_V6 = ipaddress.ip_network("2000::/3")
 def why_refused(address: str, exempt: Iterable[Network] = ()) -> str:
     """Return why a connection to an address may not be made, "" where it may. `exempt` are networks that a rule allows."""
     try:
-        value = ipaddress.ip_address(address)
+        value = ipaddress.ip_address("" if "%" in address else address)
     except ValueError:
         return "no address"  # as with a zone, `fe80::1%eth0`
     if any(value.version == network.version and value in network for network in exempt):

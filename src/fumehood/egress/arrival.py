@@ -121,7 +121,7 @@ class Arrival:
     async def _tunnel(self) -> Answer | None:
         """Return what to answer where it cannot begin; None where it did, and has ended."""
         rules = self._means.policy.rules_for(self._host)
-        exempt = tuple(network for rule in rules for network in rule.addresses)
+        exempt = tuple(network for rule in rules if self._port in rule.ports for network in rule.addresses)
         try:
             server = await self._means.connector.connect(self._host, self._port, exempt)
         except Unreachable as error:

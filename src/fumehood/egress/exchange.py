@@ -66,7 +66,8 @@ class Exchange:
         self._means, self._line, self._client = means, line, client
         self._scheme, self._host, self._port, self._always = scheme, host, port, always
         self._server: Speaker | None = None
-        self._place = ("", 0)
+        # Where it is: another rule may not lead there.
+        self._reached: tuple[tuple[str, int], tuple[str, ...]] = (("", 0), ())
 
     async def serve(self) -> None:
         """Answer requests until the client has no more. Raises what `Exit` tells apart."""
@@ -177,7 +178,7 @@ class Exchange:
 
     async def _server_at(self, place: tuple[str, int], rule: Allow) -> Speaker:
         if self._server is not None:
-            if self._place == place and self._server.is_fresh:
+            if self._reached == (place, rule.addresses) and self._server.is_fresh:
                 return self._server
             self._server.wire.close()
         host, port = place
@@ -188,7 +189,7 @@ class Exchange:
         except OSError as error:
             why = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error
             raise Unreachable(f"host {host} cannot be spoken to by TLS: {why}") from error
-        self._server, self._place = Speaker(h11.CLIENT, wire, self._line.received), place
+        self._server, self._reached = Speaker(h11.CLIENT, wire, self._line.received), (place, rule.addresses)
         return self._server
 
     async def _say(self, answer: Answer) -> None:

@@ -88,7 +88,7 @@ def _name(hello: _Reader) -> str:
         raise BadHello("something follows its extensions")
     if len(names) > 1:
         raise BadHello("it asks for several names")
-    return _only_name(_Reader(names[0]).block(2)) if names else ""
+    return _only_name(_Reader(names[0])) if names else ""
 
 
 def _extensions(block: _Reader) -> Iterator[tuple[int, bytes]]:
@@ -96,7 +96,10 @@ def _extensions(block: _Reader) -> Iterator[tuple[int, bytes]]:
         yield block.number(2), block.block(2).rest()
 
 
-def _only_name(names: _Reader) -> str:
+def _only_name(body: _Reader) -> str:
+    names = body.block(2)
+    if body:
+        raise BadHello("something follows its names")
     kind, name = names.number(1), names.block(2).rest()
     if kind != _HOST_NAME or names:
         raise BadHello("it asks for several names, or for one that is no host's")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..protocol.hosts import is_ambiguous_path
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..protocol.network import Allow, Network
 
 _HTTPS = "https"
-# What servers and proxies read in more than one way. Where a path decides, none of it may be there.
-_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2e", "%2f", "%5c", "%25", "%00", ";", "#")
 
 
 class Denied(Exception):
@@ -73,7 +73,7 @@ class Policy:
         self.connection(host, port, scheme)
         path = target.partition("?")[0]
         rules = [rule for rule in self.rules_for(host) if port in rule.ports and rule.scheme in ("", scheme)]
-        if any(rule.paths for rule in rules) and any(each in f"{path}/".lower() for each in _AMBIGUOUS):
+        if any(rule.paths for rule in rules) and is_ambiguous_path(path):
             raise Denied(
                 host, port, f"path {path} of host {host} can be read in more than one way, and a rule names paths"
             )
@@ -96,7 +96,7 @@ class Policy:
 def _exactness(rule: Allow, path: str) -> int:
     """Return how much of a path a rule names, 0 where it does not fit or names none; a whole one counts most."""
     fitting = [
-        2 * len(each) if each.endswith("*") else 2 * len(each) + 1
+        2 * len(each) - 2 if each.endswith("*") else 2 * len(each) + 1
         for each in rule.paths
         if (path.startswith(each[:-1]) if each.endswith("*") else path == each)
     ]

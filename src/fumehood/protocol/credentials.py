@@ -38,14 +38,17 @@ class Credential(Record):
                     continue
                 if not isinstance(value, str) or not value:
                     raise InvalidRequest(f"{type(self).__name__}: {name} is empty or no text")
-            if not isinstance(value, str) or any(each in value for each in "\0\r\n"):
+            if not isinstance(value, str) or any(each in value for each in "\0\r\n") or not _is_unicode(value):
                 # Without the value: it may be the secret.
-                raise InvalidRequest(f"{type(self).__name__}: {name} is no text, or has a line end in it")
+                raise InvalidRequest(
+                    f"{type(self).__name__}: {name} is no text, or has a line end or half a character in it"
+                )
         if self._in_header and isinstance(secret := self.secret, str) and not _fits_header(secret):
             raise InvalidRequest(
                 f"{type(self).__name__}: {self._secret} does not fit into a header: take visible ASCII characters"
             )
-        if self.placeholder and not self.placeholder.replace("_", "a").isalnum():
+        name = self.placeholder
+        if name and (not name.isascii() or not name.isidentifier() or name in ("PATH", "HOME", "LANG", "TZ")):
             raise InvalidRequest(f"placeholder {self.placeholder!r} is no name of an environment variable")
 
     @property
@@ -121,6 +124,14 @@ class Query(Credential):
 _FRAMING = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "keep-alive")
 )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fits_header(text: str) -> bool:

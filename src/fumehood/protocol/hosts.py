@@ -7,6 +7,7 @@ spelling of an address. Whoever compares hosts compares what it returned.
 from __future__ import annotations
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2e", "%2f", "%5c", "%25", "%00", ";", "#", "?")
 _DIGITS, _HEX_DIGITS = frozenset("0123456789"), frozenset("0123456789abcdef")
 
 
@@ -46,6 +47,11 @@ def port_number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= 65535:
         raise ValueError(f"port {text!r} is not a number from 1 to 65535")
     return int(text)
+
+
+def is_ambiguous_path(path: str) -> bool:
+    """Whether servers and proxies read the path of a URL in more than one way: where a path decides, it must not be such."""
+    return path.endswith(("/.", "/..")) or any(each in path.lower() for each in _AMBIGUOUS)
 
 
 def _reads_as_number(label: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import InvalidRequest
 from .credentials import KINDS, Credential
-from .hosts import host_name, port_number
+from .hosts import host_name, is_ambiguous_path, port_number
 from .record import Record
 
 TYPE_CHECKING = False
@@ -74,10 +74,13 @@ class Allow(Record):
                 raise InvalidRequest(f"method {method!r} of host {self.host!r}: write one like GET")
         paths: tuple[Any, ...] = self.paths
         for path in paths:
-            if not isinstance(path, str) or not path.startswith("/") or not path.isascii() or "*" in path[:-1]:
+            plain = isinstance(path, str) and path.isascii() and path.isprintable() and " " not in path
+            if not plain or not path.startswith("/") or "*" in path[:-1] or is_ambiguous_path(path):
                 raise InvalidRequest(f"path {path!r} of host {self.host!r}: write one like /v1/models or /v1/*")
         for network in self.addresses:
             _check_network(network, self.host)
+        if not isinstance(self.websocket, bool):
+            raise InvalidRequest(f"websocket of host {self.host!r} is {self.websocket!r}: give True or False")
 
     @property
     def needs_opening(self) -> bool:
@@ -88,7 +91,14 @@ class Allow(Record):
     def parse(cls, text: str) -> Allow:
         """Read `[SCHEME://]HOST[:PORT][/PATH][@NETWORK]`. Raises `InvalidRequest`."""
         scheme, slashes, rest = text.partition("://")
-        rest, at, network = (rest if slashes else text).partition("@")
+        if slashes and not scheme:
+            raise InvalidRequest(f"allowed host {text!r}: write https:// or http:// before it, or nothing")
+        rest, at, network = _without_network(rest if slashes else text)
+        if at and set(network) - _OF_NETWORKS:
+            # Before anything is quoted: what stands before an @ may be a password.
+            raise InvalidRequest(
+                f"{network!r} behind an @ is no network like 10.0.0.0/8; a user's name and password are a credential, given apart"
+            )
         place, slash, path = rest.partition("/")
         host, colon, port = place.partition(":")
         try:
@@ -134,7 +144,8 @@ class Network(Record):
             raise InvalidRequest(f"allow is {type(self.allow).__name__}: give a list of hosts")
         for each in self.allow:
             if not isinstance(each, (str, Allow)):
-                raise InvalidRequest(f"allow has {each!r}: give a host, or fumehood.Allow(…)")
+                # Not as it is: a credential may be in it.
+                raise InvalidRequest(f"allow has a {type(each).__name__}: give hosts, or fumehood.Allow(…)")
         rules = tuple(Allow.parse(each) if isinstance(each, str) else each for each in self.allow)
         self.__dict__["allow"] = rules
         if len(rules) > _MOST_RULES:
@@ -143,7 +154,8 @@ class Network(Record):
             raise InvalidRequest(f"the rules name {len(self.ports)} ports: {_MOST_PORTS} is the most")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            wanted = (int, float) if name.endswith("_seconds") else (int,)
+            if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value <= high:
                 raise InvalidRequest(f"{name} is {value!r}: give a number from {low} to {high}")
         _check_credentials(rules)
 
@@ -238,6 +250,7 @@ class Traffic(Record):
         }
 
 
+_OF_NETWORKS = frozenset("0123456789abcdefABCDEF.:/")
 _MOST_RULES, _MOST_PORTS, _MOST_DESCRIBED = 1000, 32, 50
 _RANGES = {
     "connections": (1, 10_000),
@@ -259,10 +272,20 @@ def _pattern(host: Any) -> str:
         raise InvalidRequest(f"host {host!r}: {error}") from error
 
 
+def _without_network(text: str) -> tuple[str, str, str]:
+    place, at, network = text.rpartition("@")
+    # In a path an @ may stand for itself, as in npm's /@scope/package.
+    if at and ("/" not in place or not set(network) - _OF_NETWORKS):
+        return place, at, network
+    return text, "", ""
+
+
 def _check_network(network: Any, host: str) -> None:
     import ipaddress  # noqa: PLC0415 - 3 ms that only rules with networks need pay
 
     try:
+        if not isinstance(network, str):
+            raise ValueError(f"{type(network).__name__} is no text")
         ipaddress.ip_network(network)
     except ValueError as error:
         raise InvalidRequest(f"addresses of host {host!r}: {error}; write a network like 10.0.0.0/8") from error
