@@ -11,6 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 
 from fumehood import Allow, Bearer, Engine, ExecutionRequest, ExecutionResult, Network
 from fumehood.errors import RuntimeUnavailable
+from fumehood.runtimes import build
 from tests.testing import package_index
 from tests.testing.outside import LOOPBACK, Authority, NameServer, Request, Server
 
@@ -27,6 +29,9 @@ TOKEN = "correct-horse-battery-staple"
 REFUSED = "host evil.test is not allowed"
 #: By which a program says that the sandbox lacks its client.
 MISSING = 77
+AIOHTTP_RUNTIME = "tests-aiohttp"
+#: What this process was started with.
+BEFORE = dict(os.environ)
 BODY = bytes(range(256)) * 12_000  # 3 MB
 
 
@@ -121,9 +126,7 @@ with socket.create_connection((parts.hostname, parts.port or 443)) as plain:
         while piece := s.recv(1 << 16): print(piece.decode(), end='')
 """
 AIOHTTP = """
-import asyncio, sys
-try: import aiohttp
-except ImportError: print('no aiohttp', file=sys.stderr); sys.exit(77)
+import asyncio, aiohttp
 async def main():
     async with aiohttp.ClientSession() as session, session.get('URL') as answer: print(await answer.text())
 asyncio.run(main())
@@ -148,7 +151,7 @@ CLIENTS = {
     "urllib": Client("python", "import urllib.request; print(urllib.request.urlopen('URL').read().decode())"),
     "urllib3": Client("python", "import urllib3; print(urllib3.PoolManager().request('GET', 'URL').data.decode())"),
     "http_client": Client("python", HTTP_CLIENT),
-    "aiohttp": Client("python", AIOHTTP),
+    "aiohttp": Client(AIOHTTP_RUNTIME, AIOHTTP),
     "ssl_socket": Client("python", PYTHON_SOCKET.replace("CONTEXT", "context = ssl.create_default_context()")),
     "ssl_socket_with_certifi": Client(
         "python",
@@ -170,9 +173,36 @@ CLIENTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def aiohttp_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Build a runtime that has aiohttp, which the default one lacks; skip where no package index can be reached."""
+    requirements = tmp_path_factory.mktemp("aiohttp") / "requirements.txt"
+    requirements.write_text("aiohttp\n")
+    # In a process without the tests' authority, which is the only one that this one trusts.
+    command = [
+        str(Path(sys.executable).parent / "fumehood"),
+        "runtime",
+        "build",
+        "--requirements",
+        str(requirements),
+        "--name",
+        AIOHTTP_RUNTIME,
+    ]
+    built = subprocess.run(command, env=BEFORE, capture_output=True, text=True, check=False)
+    if built.returncode == RuntimeUnavailable.exit_code:
+        pytest.skip(f"no runtime with aiohttp: {built.stderr}")
+    assert built.returncode == 0, built.stderr
+    yield
+    build.remove(AIOHTTP_RUNTIME)
+
+
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_client_reaches_an_allowed_host_without_any_setting(outside: Outside, name: str, verdict: str) -> None:
+def test_a_client_reaches_an_allowed_host_without_any_setting(
+    outside: Outside, name: str, verdict: str, request: pytest.FixtureRequest
+) -> None:
     client = CLIENTS[name]
+    if client.language == AIOHTTP_RUNTIME:
+        request.getfixturevalue("aiohttp_runtime")
     code = client.code.replace("URL", outside.url(f"/by/{name}"))
     result = outside.run(code, outside.rule(opened=verdict == "opened"), language=client.language)
     assert result.exit_code == 0, result.stderr
@@ -184,8 +214,10 @@ def test_a_client_reaches_an_allowed_host_without_any_setting(outside: Outside, 
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_client_tells_why_a_host_is_refused(outside: Outside, name: str) -> None:
+def test_a_client_tells_why_a_host_is_refused(outside: Outside, name: str, request: pytest.FixtureRequest) -> None:
     client = CLIENTS[name]
+    if client.language == AIOHTTP_RUNTIME:
+        request.getfixturevalue("aiohttp_runtime")
     result = outside.run(
         client.code.replace("URL", "https://evil.test/secret"), outside.rule(), language=client.language
     )
