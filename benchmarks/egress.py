@@ -219,8 +219,8 @@ def _many(bench: Bench) -> list[dict[str, Any]]:
             if not result.ok:
                 raise RuntimeError(result.stderr)
             after.append(_resident(process.pid))
-        each = (at - before) * 1024 / CONNECTIONS
-        text = f"{before >> 10} MiB before, {at >> 10} with them ({each:.0f} KiB each), {' '.join(str(one >> 10) for one in after)} after each of four times"
+        each = (at - before) / CONNECTIONS
+        text = f"{before >> 10} MiB before, {at >> 10} with them ({each:.1f} KiB each), {' '.join(str(one >> 10) for one in after)} after each of four times"
         rows.append({"what": f"the proxy's memory, {CONNECTIONS} connections, {way}", "text": text, "goal": "flat"})
     return rows
 
