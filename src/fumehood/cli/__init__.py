@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Run a program in a fresh sandbox.",
     "shell": "Type into a session: cells in a sandbox that keeps their state.",
     "ask": "Ask a chat model that may run code here.",
+    "serve": "Serve the code interpreter over HTTP.",
     "doctor": "Show which walls this machine puts up, and how to mend those it does not.",
     "runtime": "Build, list and remove the environments that programs run in.",
 }

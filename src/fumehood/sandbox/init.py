@@ -17,6 +17,7 @@ from .spec import GATEWAY, USER_ID
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
     from typing import Protocol
 
     from .spec import Spec
@@ -97,12 +98,13 @@ def _run(spec: Spec, wiring: Wiring, user: int | None, inner: Inner | None) -> i
     settle_descriptors(wiring)
     sources = tree.open_sources(spec)
     system_calls, orders = _filter(spec, wiring), b"" if inner is None else inner.orders(spec, wiring)
+    open_way_out = _way_out(spec)
     become_user(user)
     kernel.unshare(kernel.CLONE_NEWCGROUP)
     kernel.set_hostname("fumehood")
     kernel.raise_loopback()
-    if spec.gateway or spec.ports:
-        _open_way_out(spec, wiring.control)
+    if open_way_out is not None:
+        _hand_over(open_way_out(), wiring.control)
     work = (
         _prepare(sources, spec, wiring, system_calls) if inner is None else inner.prepare(sources, spec, wiring, orders)
     )
@@ -175,11 +177,17 @@ def become_user(user: int | None) -> None:
     os.umask(0o022)
 
 
-def _open_way_out(spec: Spec, control: socket) -> None:
-    """Hand the host sockets that listen in this network namespace, where nothing else leads out."""
+def _way_out(spec: Spec) -> Callable[[], list[socket]] | None:
+    """Return what opens sockets that listen in this network namespace; load it while this process may still load modules."""
+    if not spec.gateway and not spec.ports:
+        return None
     from . import listeners  # noqa: PLC0415 - few sandboxes have one
 
-    opened = listeners.open_listeners(spec.ports) if spec.ports else [listeners.listening(*GATEWAY)]
+    return lambda: listeners.open_listeners(spec.ports) if spec.ports else [listeners.listening(*GATEWAY)]
+
+
+def _hand_over(opened: list[socket], control: socket) -> None:
+    """Give the host those sockets: nothing else leads out of here."""
     tell(control, LISTENS, *(each.fileno() for each in opened))
     for each in opened:
         each.close()

@@ -131,6 +131,9 @@ def lay_out(sources: dict[str, int], may_write: frozenset[str] = frozenset()) ->
         bind("/proc/self/fd/%d" % sources[inside], inside, writable=inside in may_write)  # noqa: UP031
         os.close(sources[inside])
     _link_top_level()
+    # Where programs written for Riza's API look for their files.
+    os.makedirs("mnt", exist_ok=True)
+    os.symlink("/work", "mnt/req")
     _write_etc()
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, f"dev/{name}")

@@ -1,0 +1,71 @@
+"""The service's own secrets: a key in a file of mode 0600, or in FUMEHOOD_SERVER_KEY, by which stored secrets are encrypted.
+
+Promised: the database alone gives no secret away, nor anything against which keys could be tried. Several keys, comma-separated,
+newest first, are for rotation: new things are written with the first, old ones read with any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Vault:
+    """Encrypts and decrypts; `fingerprint` is what is kept of an API key."""
+
+    def __init__(self, keys: list[str]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(each) for each in keys])
+        except ValueError as error:
+            raise ConfigurationError(
+                "the service's key is none: 32 random bytes in URL-safe base64, as Fernet has them"
+            ) from error
+        # By the oldest, so that API keys outlive a rotation.
+        self._pepper = hashlib.sha256(b"fumehood api keys" + keys[-1].encode()).digest()
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Take the key from the environment, else from a file in the folder, which is made where it is not there."""
+        if given := os.environ.get("FUMEHOOD_SERVER_KEY"):
+            return cls([each.strip() for each in given.split(",")])
+        path = folder / "server.key"
+        if not path.exists():
+            # Whole before it has its name: two services may begin at once.
+            descriptor, fresh = tempfile.mkstemp(dir=folder, prefix=".server.key-")
+            with open(descriptor, "wb") as file:
+                file.write(Fernet.generate_key() + b"\n")
+                file.flush()
+                os.fsync(descriptor)
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+            os.unlink(fresh)
+        return cls(path.read_text(encoding="ascii").split())
+
+    def lock(self, text: str) -> bytes:
+        """Return a text encrypted."""
+        return self._fernet.encrypt(text.encode())
+
+    def unlock(self, data: bytes) -> str:
+        """Undo that. Raises `ConfigurationError` where no key fits."""
+        try:
+            return self._fernet.decrypt(data).decode()
+        except InvalidToken as error:
+            raise ConfigurationError(
+                "a stored secret was encrypted with another key than the service has: give the old one beside the new"
+            ) from error
+
+    def fingerprint(self, key: str) -> str:
+        """Return what stands for an API key in the database."""
+        return hmac.new(self._pepper, key.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
