@@ -37,6 +37,7 @@ SHARE_THAT_MUST_FALL = 0.9
 _WALLS_OF_GVISOR = frozenset(
     {
         *GVISOR_WALLS,
+        "egress",
         "memory",
         "processes",
         "time",
@@ -147,7 +148,8 @@ def belongs(probe: Probe, way: str, ways: Sequence[str]) -> bool:
     """Whether a probe is tried in this way when all of `ways` are."""
     if probe.once:
         # There, it has the better part of two minutes to itself.
-        return way == ("warm" if "warm" in ways else ways[0])
+        chosen = "warm" if "warm" in ways else ways[0]
+        return way == chosen and (probe.only_ways is None or way in probe.only_ways)
     if way == "sampled" and probe.wall not in _WHAT_A_SAMPLE_BOUNDS:
         return False
     return probe.only_ways is None or way in probe.only_ways

@@ -14,6 +14,7 @@ from ..runtimes import get
 from ..runtimes.runtime import Host, say_nothing
 from ..sandbox import canary
 from .host_side import is_the_hosts_root
+from .outside import NameServer
 from .suite import Fell, LeftOut
 from .unwalled import UnwalledExecutor
 
@@ -57,7 +58,11 @@ class Target:
         self.way = way
         #: Whether there is anything to attack.
         self.walled = way != "unwalled"
-        self._engine = engine_of(way) if self.walled else None
+        #: Whom the engine asks for names.
+        self.names = NameServer()
+        #: Whether policies allow what an attack on them needs, to see that it gets through then. For tests of the probes.
+        self.lenient = False
+        self._engine = engine_of(way, self.names.address) if self.walled else None
         self._tier: str | None = None
 
     def __enter__(self) -> Self:
@@ -66,6 +71,7 @@ class Target:
     def __exit__(self, *_error: object) -> None:
         if self._engine is not None:
             self._engine.close()
+        self.names.close()
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -119,12 +125,13 @@ def ways_here() -> tuple[str, ...]:
     return tuple(ways)
 
 
-def engine_of(way: str) -> Engine:
-    """Return an engine whose sandboxes come about in this way."""
+def engine_of(way: str, nameserver: str = "") -> Engine:
+    """Return an engine whose sandboxes come about in this way, and which asks that name server."""
     engine = Engine(
         warm_bytes=256 * MiB if way == "warm" else 0,
         without={"cgroup"} if way == "sampled" else (),
         isolation="gvisor" if way == "gvisor" else "namespaces",
+        nameserver=nameserver,
     )
     if way == "warm":
         engine.prepare("python", LIMITS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import (
+    egress,
     files,
     files_in,
     files_out,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 _MODULES = (
-    files, files_in, files_out, memory, kernel_memory, processes, kernel_surface, kernel_files, network, languages, output,
+    files, files_in, files_out, memory, kernel_memory, processes, kernel_surface, kernel_files, network, egress, languages, output,
     forgery, sessions, forks, hostile_forks, leftovers,
 )  # fmt: skip
 #: Every class of attacks by its name, in the order in which they are run.

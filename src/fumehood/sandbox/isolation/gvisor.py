@@ -138,9 +138,9 @@ def _build(sources: dict[str, int], spec: Spec, orders: bytes) -> None:
     os.close(runsc)
     with open(f"{BUNDLE[1:]}/config.json", "wb") as file:
         file.write(orders)
-    with open(_NETWORK[1:], "w", encoding="ascii") as network:
+    with open(_NETWORK[1:], "wb") as network:
         # Its own leads nowhere at all. The "host" is the namespace that it is in, where the way out begins.
-        network.write("host" if _leads_out(spec) else "none")
+        network.write(b"host" if _leads_out(spec) else b"none")
     os.chdir(GUEST[1:])
     tree.lay_out(sources, tree.writable(spec))
     os.mkdir("proc")
@@ -158,8 +158,9 @@ def start() -> int:
     # A session's channel takes the place of its standard input, which it would not read.
     has_channel = os.path.exists(f"/proc/self/fd/{init.CHANNEL}")
     streams = [(os.POSIX_SPAWN_DUP2, init.CHANNEL, 0)] if has_channel else []
-    with open(_NETWORK, encoding="ascii") as file:
-        words = arguments(file.read())
+    with open(_NETWORK, "rb") as file:
+        # In an encoding that is loaded: nothing more can be by now.
+        words = arguments(file.read().decode("utf-8"))
     try:
         return os.posix_spawn(words[0], words, {}, file_actions=streams, setsid=True)
     except OSError as error:
