@@ -143,15 +143,20 @@ class WayOut:
         """Allow other hosts from now on. Raises as those do, and `InvalidRequest`; then all is as it was."""
         self._check_placeholders(network)
         resolved = self._outward.resolved(network)
-        if self._passage is not None and (ports := tuple(set(network.ports) - self._passage.ports)):
-            self._passage.add(self._listeners(namespace, ports, is_first=False), ports)
         # Trusted before it is needed, also where the proxy is another than before.
         self.environment()
-        self.network, self._resolved = network, resolved
         if self._passage is None:
+            self.network, self._resolved = network, resolved
             self.begin(namespace)
-        else:
+            return
+        try:
+            if ports := tuple(set(network.ports) - self._passage.ports):
+                self._passage.add(self._listeners(namespace, ports, is_first=False), ports)
             self._passage.change(resolved, self.placeholders)
+        except EgressFailed:
+            self.close()
+            raise
+        self.network, self._resolved = network, resolved
 
     def part(self) -> Traffic:
         """Return what was seen since the last time. Raises `EgressFailed`: then it is closed, and `change` opens it anew."""

@@ -104,6 +104,7 @@ class Exchange:
         try:
             rule = self._means.policy.request(host, port, self._scheme, method, target)
             self._look_for_placeholders(rule, host, port, target, headers)
+            self._line.rule = rule
             await self._pass_on(request, rule, (host, port), target, headers)
         except Denied as denied:
             self._line.refuse(denied)
@@ -111,6 +112,8 @@ class Exchange:
         except Unreachable as error:
             self._line.fail(str(error))
             raise Answer.unreachable(error) from error
+        finally:
+            self._line.rule = None
 
     def _read(self, target: str, headers: Headers) -> tuple[str, int, str]:
         """Return (host, port, target without them). Raises ValueError."""

@@ -60,11 +60,9 @@ class Exit:
         """Have another policy, and end the connections that it does not allow as they are."""
         self._means.policy = Policy(network, placeholders)
         for task, line in self._connections.items():
-            if line.verdict == "tunnelled" and self._is_allowed_tunnel(line):
-                continue
-            # Requests are decided on one by one, but one that runs was decided on by the old rules.
-            line.fail("the policy changed")
-            task.cancel()
+            if not self._stays(line):
+                line.fail("the policy changed")
+                task.cancel()
 
     def take(self) -> Traffic:
         """Return what was noted since the last time, of connections that last what came so far."""
@@ -93,11 +91,18 @@ class Exit:
         except Denied as denied:
             self._book.refuse(denied.host, denied.port, denied.why, denied.rule)
 
-    def _is_allowed_tunnel(self, line: Line) -> bool:
+    def _stays(self, line: Line) -> bool:
+        """Whether a connection is as the policy would have it now."""
+        if line.verdict not in ("tunnelled", "opened", "plain"):
+            return False  # it is on its way, by the old rules
         try:
-            return not self._means.policy.connection(line.host, line.port, "https")
+            opened = self._means.policy.connection(line.host, line.port, "http" if line.verdict == "plain" else "https")
         except Denied:
             return False
+        if line.verdict == "tunnelled":
+            return not opened
+        # What it asks for next is decided on then; what it has asked for was decided on by that rule.
+        return line.rule is None or line.rule in self._means.policy.rules_for(line.host)
 
     def _accept(self, listener: socket.socket, port: int) -> None:
         for _each in range(_AT_A_TIME):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..protocol.network import Connection, Refusal, Traffic
 
 if TYPE_CHECKING:
-    from ..protocol.network import Network, Verdict
+    from ..protocol.network import Allow, Network, Verdict
     from .policy import Denied
 
 _MOST_CONNECTIONS, _MOST_REFUSALS, _MOST_METHODS = 1000, 100, 16
@@ -60,6 +60,8 @@ class Line:
         self._book, self._network = book, network
         self.host, self.port = "", port
         self.verdict: Verdict = "failed"
+        #: By which a request is under way.
+        self.rule: Allow | None = None
         self._reason = ""
         self._methods: dict[str, None] = {}
         self._requests = self._sent_bytes = self._received_bytes = 0

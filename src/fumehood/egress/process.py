@@ -84,9 +84,13 @@ class _Proxy:
             )
             self._channels.add(task)
             task.add_done_callback(self._channels.discard)
-        else:
+        elif number in self._exits:
             for sock, port in zip(sockets, ports, strict=True):
                 self._exits[number].listen(sock, port)
+        else:
+            # Of another proxy's, which died: whoever sent them hears of that on their channel.
+            for sock in sockets:
+                sock.close()
 
     def _means(self, policy: Policy) -> Means:
         return Means(policy, authority=self._authority, trusted=self._trusted, connector=self._connector)

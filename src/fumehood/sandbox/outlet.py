@@ -55,8 +55,9 @@ class Outlet:
         with self._lock:
             near = self._begin()
             if not self._certificate:
-                ready = select.select([near], [], [], _START_SECONDS)[0]
-                said = near.recv(_CERTIFICATE_BYTES) if ready else b""
+                poll = select.poll()
+                poll.register(near, select.POLLIN)
+                said = near.recv(_CERTIFICATE_BYTES) if poll.poll(_START_SECONDS * 1000) else b""
                 if not said:
                     self._stop()
                     raise EgressFailed("the egress proxy did not start: `fumehood doctor` tells what this host has")
