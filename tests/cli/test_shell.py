@@ -221,3 +221,21 @@ def test_what_is_asked_wrong_is_said_in_one_sentence(words: list[str], code: int
     assert answer.returncode == code
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_hosts_are_allowed_listed_and_locked_and_a_credential_is_in_no_history(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    terminal.expect(">>> ")
+    code = "import requests; requests.get('https://evil.test/').status_code"
+    assert terminal.ask(":network") == "it may reach no host"
+    assert terminal.ask(":allow good.test") == "it may reach good.test"
+    assert "403" in terminal.ask(code)
+    shown = terminal.ask(":allow api.test=bearer:correct-horse-battery-staple")
+    assert shown == "it may reach good.test, api.test"
+    assert "no network like" in terminal.ask(":allow a.test@b.test")
+    assert terminal.ask(":lock") == "it may reach no host"
+    assert terminal.leave() == 0
+    history = (tmp_path / "state" / "fumehood" / "history-python").read_text()
+    assert ":allow good.test" in history
+    assert ":lock" in history
+    assert "correct-horse" not in history
