@@ -39,10 +39,10 @@ def serve(descriptor: int, nameserver: str) -> None:
     engine = socket.socket(fileno=descriptor)
     engine.setblocking(False)
     authority = Authority()
-    engine.send(authority.certificate.encode("ascii"))
     gc.freeze()
-    # Ctrl-C is the engine's business, which then closes the socket.
-    with contextlib.suppress(KeyboardInterrupt):
+    # Ctrl-C is the engine's business, which then closes the socket; it may have done so already.
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        engine.send(authority.certificate.encode("ascii"))
         asyncio.run(_Proxy(engine, authority, Connector(nameserver)).run())
 
 
