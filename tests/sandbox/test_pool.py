@@ -20,7 +20,7 @@ import fumehood
 from fumehood import Engine, ExecutionRequest, ExecutionResult, Limits
 from fumehood.errors import SandboxFailed
 from fumehood.sandbox import kernel
-from tests.testing.leftovers import assert_nothing_is_left, settled
+from tests.testing.leftovers import assert_nothing_is_left, groups, settled
 
 
 def run(engine: Engine, code: str, **fields: object) -> ExecutionResult:
@@ -190,15 +190,11 @@ def test_kill_9_of_the_engine_leaves_nothing(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     until = time.monotonic() + 5
-    while time.monotonic() < until and (_alive(family) or _groups_of(process.pid)):
+    while time.monotonic() < until and (_alive(family) or groups(process.pid)):
         time.sleep(0.05)
     assert _alive(family) == []
-    assert _groups_of(process.pid) == []
+    assert groups(process.pid) == []
 
 
 def _alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-
-
-def _groups_of(pid: int) -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob(f"**/fumehood-{pid}-*"))

@@ -62,8 +62,8 @@ class NameServer:
             answer.set_rcode(dns.rcode.NXDOMAIN)
             return answer.to_wire()
         fitting = [each for each in answers[0] if (":" in each) == (kind == "AAAA")]
-        if fitting:
-            answer.answer.append(dns.rrset.from_text(wanted.name, 0, "IN", kind, *fitting))
+        # Apart: of one set dnspython shuffles the records, and which comes first is what an attack is about.
+        answer.answer += [dns.rrset.from_text(wanted.name, 0, "IN", kind, each) for each in fitting]
         # A look-up is a question for each kind of address: the second turns the page.
         self._answers[name] = self._answers.get(name, 0) + 1
         if self._answers[name] % 2 == 0 and len(answers) > 1:
@@ -72,17 +72,25 @@ class NameServer:
 
 
 class Web:
-    """An HTTP server on a free port of loopback; use it in a `with`. `heard` is all that came; `moves_to` redirects."""
+    """An HTTP server on a free port of loopback; use it in a `with`.
+
+    `heard` is all that came, `asked` the targets of its requests; `moves_to` redirects.
+    """
 
     def __init__(self, moves_to: str = "") -> None:
         self.heard = b""
+        self.asked: list[str] = []
         web = self
 
         class Handler(BaseHTTPRequestHandler):
+            # A connection stays: what follows a request on it is another.
+            protocol_version = "HTTP/1.1"
+
             def log_message(self, *_arguments: object) -> None:
                 """Say nothing."""
 
             def do_GET(self) -> None:
+                web.asked.append(self.path)
                 body = self.rfile.read(int(self.headers.get("content-length", "0")))
                 web.heard += f"{self.requestline}\n{self.headers}\n".encode() + body
                 self.send_response(302 if moves_to else 200)
@@ -94,7 +102,11 @@ class Web:
 
             do_POST = do_GET  # noqa: N815 - as the library has it
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listener(ThreadingHTTPServer):
+            def handle_error(self, *_arguments: object) -> None:
+                """Say nothing: attacks break off as they like."""
+
+        self._server = Listener(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])
 
     def __enter__(self) -> Self:

@@ -230,8 +230,8 @@ def a_redirect_is_a_new_request(target: Target) -> None:
 
 _OTHERS = {
     "an SSH client's": b"SSH-2.0-OpenSSH_9.2\r\n", "a mail client's": b"EHLO there\r\n", "zeros": bytes(64), "a new line": b"\n\n",
-    "a request with two hosts": b"GET / HTTP/1.1\r\nHost: ok.test\r\nHost: evil.test\r\n\r\n",
-    "a request with two lengths": b"POST / HTTP/1.1\r\nHost: ok.test\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a request with two hosts": b"GET / HTTP/1.1\r\nHost: ok.test:{}\r\nHost: evil.test\r\n\r\n",
+    "a request with two lengths": b"POST / HTTP/1.1\r\nHost: ok.test:{}\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a request without a host": b"GET / HTTP/1.1\r\n\r\n",
     "a request for a WebSocket": b"GET / HTTP/1.1\r\nHost: ok.test:{}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -253,6 +253,41 @@ def what_is_no_plain_request_goes_nowhere(target: Target, data: bytes) -> None:
             DATA=data.replace(b"{}", str(port).encode()),
         )
         nobody_came(server)
+
+
+# A request that is allowed, and behind it or in it another that is not, for a server that reads its end elsewhere.
+_HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: ok.test:{}\r\n\r\n"
+_HEAD = b"POST /ok HTTP/1.1\r\nHost: ok.test:{}\r\n"
+_IN_PIECES = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" + _HIDDEN + b"\r\n0\r\n\r\n"
+_SMUGGLED = {
+    "a second request": _HEAD + b"Content-Length: 0\r\n\r\n" + _HIDDEN,
+    "a length and pieces": _HEAD + b"Content-Length: 4\r\n" + _IN_PIECES,
+    "pieces and a length": _HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n" + _HIDDEN,
+    "two lengths": _HEAD + b"Content-Length: 0\r\nContent-Length: 60\r\n\r\n" + _HIDDEN,
+    "a length with a sign": _HEAD + b"Content-Length: +0\r\n\r\n" + _HIDDEN,
+    "pieces under an odd name": _HEAD + b"Content-Length: 0\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + _HIDDEN,
+    "pieces of HTTP/1.0": _HEAD.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\n" + _IN_PIECES,
+    "a line feed alone": _HEAD + b"X: y\n\n" + _HIDDEN,
+    "a carriage return alone": _HEAD + b"X: y\r\r" + _HIDDEN,
+    "a folded line": _HEAD + b"X: y\r\n \r\n " + _HIDDEN,
+    "a piece's extension": _HEAD + b"Transfer-Encoding: chunked\r\n\r\n2;\nxx\r\n0\r\n\r\n" + _HIDDEN,
+}  # fmt: skip
+
+
+@SUITE.probe_each("P95", _SMUGGLED, tried="hide a request that no rule allows behind one that is, by {}", expected="it does not arrive", **_COMMON)  # fmt: skip
+def a_hidden_request_does_not_arrive(target: Target, data: bytes) -> None:
+    target.names.say({"ok.test": [["127.0.0.1"]]})
+    with Web() as web:
+        port = str(web.port).encode()
+        size = len(_HIDDEN.replace(b"{}", port))
+        paths = () if target.lenient else ("/ok",)
+        if target.lenient:
+            data = _SMUGGLED["a second request"]
+        code = "talk(DATA, timeout=0.5)\nprint(b' 200 ' in talk(b'GET /ok HTTP/1.1\\r\\nHost: ok.test:%d\\r\\nConnection: close\\r\\n\\r\\n' % PORT))"
+        rule = Allow(host="ok.test", ports=(web.port,), addresses=_LOOPBACK, paths=paths)
+        result = _run(target, web.port, code, rule, DATA=data.replace(b"{}", port).replace(b"%x", b"%x" % size))
+    same(result.stdout, "True\n")
+    holds("/hidden" not in web.asked, "the server was asked for it")
 
 
 @SUITE.probe("P96", tried="carry data out in names that are looked up, one of them allowed", expected="nobody outside is asked", **_EACH_WAY)  # fmt: skip
@@ -327,6 +362,23 @@ def nothing_but_allowed_names_is_reached(target: Target, place: str) -> None:
         code = f"talk(b'GET / HTTP/1.1\\r\\nHost: ok.test:%d\\r\\n\\r\\n' % PORT, *{place}, timeout=1)"
         _run(target, port, code, _rule(target, "ok.test", port, _LOOPBACK), OTHER=_port(other))
         nobody_came(server)
+        nobody_came(other)
+
+
+@SUITE.probe_each(
+    "P99",
+    {"its address": "talk(REQUEST, 'ok.test', OTHER, 1)",
+     "CONNECT": "talk(b'CONNECT ok.test:%d HTTP/1.1\\r\\nHost: ok.test\\r\\n\\r\\n' % OTHER + REQUEST, '127.0.0.1', 3128, 1)",
+     "the proxy": "talk(REQUEST.replace(b' /', b' http://ok.test:%d/' % OTHER), '127.0.0.1', 3128, 1)"},
+    tried="reach an allowed name at the port of another, by {}", expected="nobody comes", **_COMMON,
+)  # fmt: skip
+def a_port_is_of_its_own_rule(target: Target, code: str) -> None:
+    target.names.say({"ok.test": [["127.0.0.1"]]})
+    with listening() as other:
+        port = _port(other)
+        rules = [Allow(host="ok.test", ports=(9,), addresses=_LOOPBACK), _rule(target, "other.test", port)]
+        rules += [_rule(target, "ok.test", port)] if target.lenient else []
+        _run(target, port, code, *rules, OTHER=port, REQUEST=f"GET / HTTP/1.1\r\nHost: ok.test:{port}\r\n\r\n".encode())
         nobody_came(other)
 
 

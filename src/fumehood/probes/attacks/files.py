@@ -51,6 +51,8 @@ def no_file_of_the_users_or_the_systems_is_there(target: Target) -> None:
     base = Path(os.path.realpath(sys.base_prefix))
     expected = [f"{base}: ['bin', 'lib']", f"there is /{base.parts[1]}"]
     expected += [f"{folder}: {[part]}" for folder, part in zip(base.parents, base.parts[::-1], strict=False)]
+    # A link to the program's own folder, for programs that look for it there.
+    expected += ["there is /mnt", "/mnt: ['req']", "/mnt/req: ['main.py']"]
     result = target.run(f"""
         for place in {places}:
             if os.path.lexists(place):
