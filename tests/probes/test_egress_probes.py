@@ -1,4 +1,7 @@
-"""Each attack on the way out gets through where a policy allows what it needs: that it holds elsewhere means something."""
+"""The verdict of each attack on the way out falls where the policy allows what is asked for, or what is asked for is allowed.
+
+That is not to say that the very bytes of an odd spelling would get through somewhere: it shows that somebody who came is seen.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,6 @@ def lenient() -> Iterator[Target]:
 
 
 @pytest.mark.parametrize("probe", list(egress.SUITE), ids=lambda probe: probe.name.removeprefix("egress."))
-def test_it_gets_through_where_it_is_allowed(lenient: Target, probe: Probe) -> None:
+def test_its_verdict_falls_where_it_is_allowed(lenient: Target, probe: Probe) -> None:
     with pytest.raises(Fell):
         probe.attack(lenient)

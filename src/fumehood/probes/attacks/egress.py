@@ -1,7 +1,8 @@
 """Attacks on the way out: names that lie, names that are spelled oddly, other protocols, and credentials that should be elsewhere.
 
 Here some host is allowed, and what is not allowed is a server of this machine's, at which nobody may come. Without walls there is
-no way out to attack. That each of these gets through where a policy allows it (`Target.lenient`) the tests show.
+no way out to attack, so these are left out there. The tests run each with a policy that allows what is asked for, or asks for what the
+policy allows (`Target.lenient`): then its verdict falls.
 """
 
 from __future__ import annotations
