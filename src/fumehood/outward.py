@@ -146,8 +146,13 @@ class WayOut:
         # Trusted before it is needed, also where the proxy is another than before.
         self.environment()
         if self._passage is None:
+            before = self.network, self._resolved
             self.network, self._resolved = network, resolved
-            self.begin(namespace)
+            try:
+                self.begin(namespace)
+            except BaseException:
+                self.network, self._resolved = before
+                raise
             return
         try:
             if ports := tuple(set(network.ports) - self._passage.ports):

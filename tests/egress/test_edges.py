@@ -7,6 +7,7 @@ import hashlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -284,3 +285,77 @@ s = connect()
 s.sendall(f'GET / HTTP/1.1\\r\\nHost: good.test:{PORT}\\r\\n\\r\\n'.encode())
 print(s.recv(15), time.monotonic() - began > 1)"""
     assert outside.run(code, connections=2000).stdout == "b'HTTP/1.1 200 OK' True\n"
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000,
+    ],
+    ids=["interim", "chunks"],
+)
+def test_a_server_that_never_stops_keeps_nobody_else_waiting(outside: Outside, flood: bytes) -> None:
+    stop = threading.Event()
+
+    def attend(sock: ssl.SSLSocket, head: bytes) -> None:
+        if b"/flood" in head:
+            sock.sendall(flood)
+            while not stop.is_set():
+                sock.sendall(flood.partition(b"\r\n\r\n")[2] or flood)
+        else:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    outside.server.attend = attend
+    hog = "import requests\ntry:\n    for piece in requests.get(f'https://good.test:{PORT}/flood', stream=True).iter_content(1 << 20): pass\nexcept OSError as e: print(e)"
+    hogging = threading.Thread(target=lambda: outside.run(hog))
+    hogging.start()
+    try:
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert outside.run("import requests; print(requests.get(f'https://good.test:{PORT}/').text)").stdout == "ok\n"
+        assert time.monotonic() - began < 5
+    finally:
+        stop.set()
+        hogging.join(30)
+    assert not hogging.is_alive()
+
+
+LEAKS = {
+    "name": b"HTTP/1.1 200 OK\r\nX-{}: 1\r\nContent-Length: 0\r\n\r\n",
+    "value": b"HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n",
+    "reason": b"HTTP/1.1 200 {}\r\nContent-Length: 0\r\n\r\n",
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\n{}",
+    "no header": b"HTTP/1.1 200 OK\r\nnonsense {}\r\n\r\n",
+    "no status": b"HTTP/1.1 {} OK\r\n\r\n",
+    "no chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}\r\n",
+    "early": b"HTTP/1.1 103 {}\r\nLink: {}\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "location": b"HTTP/1.1 302 Found\r\nLocation: https://evil.test/?{}\r\nContent-Length: 0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\nTransfer-Encoding: chunked\r\n\r\n1c\r\n{}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", LEAKS.values(), ids=LEAKS.keys())
+def test_the_secret_does_not_come_back_in_any_part_of_an_answer(outside: Outside, answer: bytes) -> None:
+    assert len(SECRET) == 28
+    outside.server.attend = lambda sock, _head: sock.sendall(answer.replace(b"{}", SECRET.encode()))
+    code = """s = connect()
+s.sendall(f'GET / HTTP/1.1\\r\\nHost: good.test:{PORT}\\r\\nConnection: close\\r\\n\\r\\n'.encode())
+try: print(until(s, b'never').decode())
+except OSError as error: print(error)"""
+    result = outside.run(code)
+    assert SECRET not in result.stdout.lower()
+    assert SECRET not in repr(result).lower()
+
+
+def test_one_datagram_does_not_stop_the_proxy(outside: Outside) -> None:
+    # Thousands of records in a question: it takes seconds to read them.
+    code = """import struct, time
+record = b'\\xc0\\x0c' + struct.pack('!HHIH', 2, 1, 0, 2) + b'\\xc0\\x0c'
+bomb = struct.pack('!HHHHHH', 1, 0, 1, 4600, 0, 0) + b'\\x01a\\x04test\\0' + struct.pack('!HH', 1, 1) + record * 4600
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(4): s.sendto(bomb, ('198.18.0.1', 53))
+began = time.monotonic()
+socket.getaddrinfo('good.test', PORT)
+print(time.monotonic() - began < 2)"""
+    assert outside.run(code).stdout == "True\n"

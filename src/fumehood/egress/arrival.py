@@ -123,7 +123,7 @@ class Arrival:
         rules = self._means.policy.rules_for(self._host)
         exempt = tuple(network for rule in rules if self._port in rule.ports for network in rule.addresses)
         try:
-            server = await self._means.connector.connect(self._host, self._port, exempt)
+            server = await self._means.connector.connect(self._host, self._port, exempt, self._means.lookups)
         except Unreachable as error:
             self._line.fail(str(error))
             return Answer.unreachable(error)

@@ -30,12 +30,15 @@ class Connector:
     def __init__(self, nameserver: str = "") -> None:
         self._nameserver = nameserver
 
-    async def connect(self, host: str, port: int, exempt: Iterable[str] = ()) -> socket.socket:
+    async def connect(self, host: str, port: int, exempt: Iterable[str], lookups: asyncio.Semaphore) -> socket.socket:
         """Return a connected socket. `exempt` are networks that may be reached although they are not the Internet's.
+
+        `lookups` bounds how many names one sandbox has looked up at one time.
 
         Raises `Denied` and `Unreachable`.
         """
-        addresses = await self._addresses(host)
+        async with lookups:
+            addresses = await self._addresses(host)
         networks = [ipaddress.ip_network(each) for each in exempt]
         for address in addresses:
             if why := why_refused(address, networks):

@@ -7,6 +7,7 @@ h11 on both sides, so that nobody hears another request than was looked at here;
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import ssl
@@ -16,7 +17,7 @@ import h11
 
 from ..protocol.hosts import authority
 from .connecting import Unreachable
-from .headers import end_to_end, framing, has_body, stays, wants_websocket
+from .headers import end_to_end, framing, has_body, stays, wants_websocket, without_overrides
 from .injection import Injection, Placeholders
 from .passing import Passing, placeholder_denied
 from .policy import Denied
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = {"https": 443, "http": 80}
 _REASON_CHARACTERS = 200
+_MOST_HEADERS = 200
 
 
 class Answer(Exception):
@@ -79,6 +81,8 @@ class Exchange:
                     await self._say(answer)
                 if not self._client.begin_next():
                     break
+                # One piece may hold a thousand requests.
+                await asyncio.sleep(0)
         except h11.RemoteProtocolError as error:
             self._line.fail(f"the program does not speak HTTP as it should: {error}")
             if self._client.state.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -118,6 +122,8 @@ class Exchange:
     def _read(self, target: str, headers: Headers) -> tuple[str, int, str]:
         """Return (host, port, target without them). Raises ValueError."""
         names = [name for name, _value in headers]
+        if len(names) > _MOST_HEADERS:
+            raise ValueError(f"it has more than {_MOST_HEADERS} headers")
         if b"content-length" in names and b"transfer-encoding" in names:
             raise ValueError("it says twice where it ends, by Content-Length and Transfer-Encoding")
         named = [value.decode("latin-1") for name, value in headers if name == b"host"]
@@ -162,6 +168,8 @@ class Exchange:
         if upgrade and not rule.websocket:
             raise Denied(*place, f"WebSockets to host {place[0]} are not allowed: its rule must say websocket")
         passed = end_to_end(headers)
+        if rule.methods or rule.paths:
+            passed = without_overrides(passed)
         if injection is not None:
             passed, target = injection.headers(passed), injection.target(target)
         usual = place[1] == DEFAULT_PORT[self._scheme]
@@ -185,7 +193,7 @@ class Exchange:
                 return self._server
             self._server.wire.close()
         host, port = place
-        sock = await self._means.connector.connect(host, port, rule.addresses)
+        sock = await self._means.connector.connect(host, port, rule.addresses, self._means.lookups)
         context = self._means.trusted if self._scheme == "https" else None
         try:
             wire = await Wire.opened(sock, context, host)

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     Headers = list[tuple[bytes, bytes]]
 
 _FRAMING = {b"content-length", b"transfer-encoding"}
+# By which a request asks to be taken for another than its first line says.
+_OVERRIDES = {
+    b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url",
+    b"x-forwarded-host", b"forwarded",
+}  # fmt: skip
 _HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"te", b"trailer",
     b"upgrade", b"expect", b"http2-settings", *_FRAMING,
@@ -20,6 +25,11 @@ def end_to_end(headers: Headers, *, is_answer: bool = False) -> Headers:
     """Return the headers that are for the other end: of a request without its host, of an answer with what says how long it is."""
     dropped = (_HOP_BY_HOP - _FRAMING if is_answer else _HOP_BY_HOP | {b"host"}) | _connection_words(headers)
     return [(name, value) for name, value in headers if name not in dropped or (is_answer and name in _FRAMING)]
+
+
+def without_overrides(headers: Headers) -> Headers:
+    """Return the headers of a request that a rule about methods or paths has let through."""
+    return [(name, value) for name, value in headers if name not in _OVERRIDES]
 
 
 def framing(headers: Headers) -> Headers:
@@ -33,7 +43,9 @@ def has_body(headers: Headers) -> bool:
 
 
 def length_of(response: h11.Response) -> int:
-    """Return how long an answer's body is by its own word; 0 where it does not say."""
+    """Return how long an answer's body is by its own word; 0 where it does not say, or comes in pieces as well."""
+    if any(name == b"transfer-encoding" for name, _value in response.headers):
+        return 0  # which then counts (RFC 9112, 6.3)
     # h11 has seen to it that it is a number, and only one.
     return next((int(value) for name, value in response.headers if name == b"content-length"), 0)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: Shorter secrets are not looked for: they would be found in everything.
 SHORTEST = 6
 _MASK = b"*"
+_COMPRESSES = (b"accept-encoding", b"sec-websocket-extensions")
 
 
 class Injection:
@@ -49,7 +50,7 @@ class Injection:
     def headers(self, headers: Headers) -> Headers:
         """Return the headers of a request with the credential in its place."""
         # What is compressed cannot be looked through on its way back.
-        kept = [(name, value) for name, value in headers if name != b"accept-encoding"]
+        kept = [(name, value) for name, value in headers if name not in _COMPRESSES]
         kept.append((b"accept-encoding", b"identity"))
         if self._header is None:
             return kept
@@ -66,27 +67,36 @@ class Injection:
 
 
 class Redactor:
-    """Masks secrets in a stream of bytes, whose length stays; what may be the beginning of one is held back."""
+    """Masks secrets in a stream of bytes, whose length stays; as many bytes are held back as the beginning of one may have.
+
+    As many whatever they are: who sees when something is held back could learn a secret from it, one character after another.
+    """
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         self._secrets, self._held = secrets, b""
+        self._longest = max(map(len, secrets), default=1)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to look for."""
         return not self._secrets
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> bytes:
         """Return what may go on."""
         if not self._secrets:
             return data
         data = masked(self._held + data, self._secrets)
-        keep = _begun(data, self._secrets)
+        keep = min(len(data), self._longest - 1)
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
 
     def end(self) -> bytes:
-        """Return what was held back."""
+        """Return what was held back: at the end, or where nothing came for a while."""
         held, self._held = self._held, b""
         return held
 
@@ -97,20 +107,6 @@ def masked(data: bytes, secrets: Iterable[bytes]) -> bytes:
         if secret in data:
             data = data.replace(secret, _MASK * len(secret))
     return data
-
-
-def _begun(data: bytes, secrets: Iterable[bytes]) -> int:
-    """Return how many bytes at the end may be the beginning of a secret."""
-    most = 0
-    for secret in secrets:
-        tail = data[-(len(secret) - 1) :]
-        at = tail.find(secret[:1])
-        while at >= 0:
-            if secret.startswith(tail[at:]):
-                most = max(most, len(tail) - at)
-                break
-            at = tail.find(secret[:1], at + 1)
-    return most
 
 
 class Placeholders:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ..protocol.network import Allow, Network, Verdict
     from .policy import Denied
 
+# Programs choose what is quoted, and there may be a thousand of it.
+_TEXT_CHARACTERS = 400
 _MOST_CONNECTIONS, _MOST_REFUSALS, _MOST_METHODS = 1000, 100, 16
 
 
@@ -36,7 +38,7 @@ class Book:
 
     def refuse(self, host: str, port: int, why: str, rule: str) -> None:
         """Note a refusal."""
-        key = (host, port, why)
+        key, rule = (host, port, why[:_TEXT_CHARACTERS]), rule[:_TEXT_CHARACTERS]
         if key not in self._refusals and len(self._refusals) >= _MOST_REFUSALS:
             key, rule = ("others", 0, "more was refused than is told apart"), ""
         _rule, count = self._refusals.get(key, (rule, 0))
@@ -90,14 +92,14 @@ class Line:
     def refuse(self, denied: Denied) -> None:
         """Note a refusal."""
         self.host, self.port = self.host or denied.host, self.port or denied.port
-        self._reason = self._reason or denied.why
+        self._reason = self._reason or denied.why[:_TEXT_CHARACTERS]
         self._book.refuse(denied.host, denied.port, denied.why, denied.rule)
         if not self._received_bytes:
             self.verdict = "refused"
 
     def fail(self, why: str) -> None:
         """Note what went wrong."""
-        self._reason = self._reason or why
+        self._reason = self._reason or why[:_TEXT_CHARACTERS]
         if not self._received_bytes and self.verdict != "refused":
             self.verdict = "failed"
 

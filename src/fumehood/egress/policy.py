@@ -6,6 +6,7 @@ exact host decide, whatever a wider one says.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ..protocol.hosts import is_ambiguous_path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..protocol.network import Allow, Network
 
 _HTTPS = "https"
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]*){1,20}")
 
 
 class Denied(Exception):
@@ -81,7 +83,9 @@ class Policy:
         fitting = [rule for rule in fitting if not rule.paths or _exactness(rule, path) > 0]
         if not fitting:
             why = f"{method} {path} of host {host} is not allowed: only {', '.join(map(_requests, rules))}"
-            raise Denied(host, port, why, f"{host}{path}" if port in (80, 443) else f"{host}:{port}{path}")
+            place = host if port in (80, 443) else f"{host}:{port}"
+            # The program chose the path: it is suggested where it can stand for nothing else, in a rule or in a shell.
+            raise Denied(host, port, why, f"{place}{path}" if _PLAIN_PATH.fullmatch(path) else place)
         rule = max(fitting, key=lambda each: (_exactness(each, path), bool(each.methods)))
         if rule.credential is not None and scheme not in (_HTTPS, rule.scheme):
             raise Denied(host, port, f"host {host} has a credential, which goes over https alone: ask for https")

@@ -14,6 +14,7 @@ import json
 import resource
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..protocol.network import Network
@@ -27,6 +28,7 @@ from .policy import Policy
 LINE_BYTES = 1 << 23
 _ORDER_BYTES, _DESCRIPTORS = 1 << 12, 64
 _PR_SET_DUMPABLE = 4
+_THREADS = 128
 
 
 def serve(descriptor: int, nameserver: str) -> None:
@@ -57,6 +59,8 @@ class _Proxy:
         self._exits: dict[int, Exit] = {}
 
     async def run(self) -> None:
+        # `getaddrinfo` takes a thread as long as it waits.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "lookup"))
         asyncio.get_running_loop().add_reader(self._engine, self._take)
         await self._over.wait()
         for task in self._channels:
@@ -78,7 +82,11 @@ class _Proxy:
         order = json.loads(message)
         sockets = [socket.socket(fileno=each) for each in descriptors]
         number, ports = order["sandbox"], order["ports"]
-        if order["is_new"]:
+        if len(sockets) != len(ports) + (2 if order["is_new"] else 0):
+            # The kernel drops what this process has no room for. Whoever sent them hears by the channel, which is closed with them.
+            for sock in sockets:
+                sock.close()
+        elif order["is_new"]:
             task = asyncio.get_running_loop().create_task(
                 self._serve(number, sockets[0], sockets[1], sockets[2:], ports)
             )

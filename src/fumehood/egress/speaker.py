@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from .wire import Wire
 
-_HEAD_BYTES = 1 << 16
+# A server's cookies may be long; a program's request is refused before it takes long to read.
+_HEAD_BYTES = {h11.CLIENT: 1 << 16, h11.SERVER: 1 << 14}
 _IDLE_SECONDS = 300.0
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 22
 
@@ -23,7 +24,7 @@ class Speaker:
 
     def __init__(self, role: type[h11.CLIENT | h11.SERVER], wire: Wire, count: Callable[[int], None]) -> None:
         self._role = role
-        self.state = h11.Connection(role, max_incomplete_event_size=_HEAD_BYTES)
+        self.state = h11.Connection(role, max_incomplete_event_size=_HEAD_BYTES[role])
         self.wire, self._count = wire, count
         self._pending: list[bytes] = []
 
@@ -77,7 +78,7 @@ class Speaker:
     def renew(self) -> None:
         """Get ready for another request although h11 did not see the end of this one."""
         early, _closed = self.state.trailing_data
-        self.state = h11.Connection(self._role, max_incomplete_event_size=_HEAD_BYTES)
+        self.state = h11.Connection(self._role, max_incomplete_event_size=_HEAD_BYTES[self._role])
         if early:
             self.state.receive_data(early)  # a client may have asked for more already
 

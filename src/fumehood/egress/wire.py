@@ -25,6 +25,7 @@ _HANDSHAKE_SECONDS = 20.0
 # A plain socket says the same where it can neither be read nor written: whoever asked knows which.
 _WANTS_READ, _WANTS_WRITE = (BlockingIOError, ssl.SSLWantReadError), (BlockingIOError, ssl.SSLWantWriteError)
 _RETRY_SECONDS = 0.01
+_READS_IN_A_ROW = 4
 # One for all: a read fills and empties it before another begins.
 _buffer = memoryview(bytearray(_LONG_PIECE))
 
@@ -36,6 +37,8 @@ class Wire:
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._reads = 0
+        self._waits: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def opened(cls, sock: socket.socket, context: ssl.SSLContext | None, host: str = "") -> Self:
@@ -64,6 +67,9 @@ class Wire:
 
     async def borrow(self, most: int = _LONG_PIECE) -> memoryview:
         """Do the same without a copy: what is returned is good until something else is awaited."""
+        self._reads += 1
+        if self._reads % _READS_IN_A_ROW == 0:
+            await asyncio.sleep(0)  # where there is always something, nobody else would have a turn
         while True:
             try:
                 return _buffer[: self._take(most)]
@@ -116,12 +122,25 @@ class Wire:
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
 
     async def _ready(self, add: Callable[..., None], remove: Callable[[socket.socket], object]) -> None:
+        if self._socket.fileno() < 0:
+            raise ConnectionAbortedError("it was closed here")
         waits = self._loop.create_future()
         add(self._socket, lambda: None if waits.done() else waits.set_result(None))
+        self._waits.add(waits)
         try:
             await waits
         finally:
-            remove(self._socket)
+            self._waits.discard(waits)
+            if self._socket.fileno() >= 0:
+                remove(self._socket)
+
+    def _let_go(self) -> None:
+        """Have the loop forget the socket, whose number may be another's in a moment, and tell those who wait."""
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        for waits in self._waits:
+            if not waits.done():
+                waits.set_exception(ConnectionAbortedError("it was closed here"))
 
     @property
     def is_idle(self) -> bool:
@@ -138,6 +157,7 @@ class Wire:
         """Close it, and say so by TLS, where the other end has not gone."""
         if self._socket.fileno() < 0:
             return
+        self._let_go()
         if isinstance(self._socket, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 self._socket.unwrap()
@@ -147,6 +167,9 @@ class Wire:
 
     def abort(self) -> None:
         """Break it off: the other end must not take what it has for all."""
+        if self._socket.fileno() < 0:
+            return
+        self._let_go()
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         self._socket.close()

@@ -51,7 +51,15 @@ def port_number(text: str) -> int:
 
 def is_ambiguous_path(path: str) -> bool:
     """Whether servers and proxies read the path of a URL in more than one way: where a path decides, it must not be such."""
-    return path.endswith(("/.", "/..")) or any(each in path.lower() for each in _AMBIGUOUS)
+    lower = path.lower()
+    if path.endswith(("/.", "/..")) or any(each in lower for each in _AMBIGUOUS):
+        return True
+    # An escape must be one (RFC 3986, 2.1), and of nothing that is taken for something else: controls, overlong dots.
+    escapes = [each[:2] for each in lower.split("%")[1:]]
+    return any(
+        len(each) < 2 or not _HEX_DIGITS.issuperset(each) or each < "20" or each in ("7f", "c0", "c1")
+        for each in escapes
+    )
 
 
 def _reads_as_number(label: str) -> bool:

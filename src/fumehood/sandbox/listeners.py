@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BACKLOG = 512
+_RECEIVED_BYTES = 1 << 17
 _CMSG_CLOEXEC, _MSG_DONTWAIT = 0x40000000, 0x40
 
 
@@ -74,6 +75,8 @@ def listening(address: str, port: int) -> _socket.socket:
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     # Connections of a proxy that died may linger.
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    # What is prepared there is worked off in one go where TLS is opened.
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVED_BYTES)
     listener.bind((address, port))
     listener.listen(_BACKLOG)
     return listener

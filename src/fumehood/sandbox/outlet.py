@@ -116,6 +116,12 @@ class Outlet:
             self._socket, self._certificate = near, ""
         return self._socket
 
+    def kill(self) -> None:
+        """End it because it does not answer: the next sandbox gets another."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
     def close(self) -> None:
         """End it, and every way out with it."""
         with self._lock:
@@ -178,6 +184,9 @@ class Passage:
                     if not (piece := self._channel.recv(_PIECE)):
                         raise ConnectionResetError
                     said += piece
+        except TimeoutError as error:
+            self._outlet.kill()
+            raise EgressFailed(_DIED) from error
         except OSError as error:
             raise EgressFailed(_DIED) from error
         answer: dict[str, Any] = json.loads(said)
