@@ -253,6 +253,9 @@ def test_one_secret_is_masked_as_in_the_whole_however_it_is_cut(data: st.DataObj
     redactor = Redactor((secret,))
     passed = [redactor.feed(piece) for piece in pieces]
     assert b"".join(passed) + redactor.end() == masked(b"".join(pieces), (secret,))
+    assert b"".join(part for piece in pieces for part in redactor.feed_long(piece)) + redactor.end() == b"".join(
+        [*passed, masked(b"".join(pieces), (secret,))[len(b"".join(passed)) :]]
+    )
     # What was held back at each time says nothing of what it is.
     fed = 0
     for at, piece in enumerate(pieces):

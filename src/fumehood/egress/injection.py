@@ -95,6 +95,14 @@ class Redactor:
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
 
+    def feed_long(self, data: bytes) -> tuple[bytes, bytes | memoryview]:
+        """Do the same for a long piece, with fewer copies; return what may go on in two parts."""
+        seam = self._longest - 1
+        if any(secret in data or secret in self._held + data[:seam] for secret in self._secrets) or len(data) <= seam:
+            return self.feed(data), b""
+        held, self._held = self._held, data[len(data) - seam :]
+        return held, memoryview(data)[: len(data) - seam]
+
     def end(self) -> bytes:
         """Return what was held back: at the end, or where nothing came for a while."""
         held, self._held = self._held, b""

@@ -183,7 +183,11 @@ class Passing:
                 if not data or len(data) > left:
                     raise ConnectionResetError("it said another length than it has")
                 left -= len(data)
-                await client.wire.write(data if self._redactor.is_idle else self._redactor.feed(bytes(data)))
+                if self._redactor.is_idle:
+                    await client.wire.write(data)
+                    continue
+                for part in self._redactor.feed_long(bytes(data)):
+                    await client.wire.write(part)
             await client.wire.write(self._redactor.end())
         except OSError as error:
             self._break_off(error)
