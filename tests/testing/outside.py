@@ -9,7 +9,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-import socket
 import ssl
 import tempfile
 import threading
@@ -17,21 +16,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import dns.flags
-import dns.message
-import dns.rcode
-import dns.rdatatype
-import dns.rrset
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from fumehood.probes.outside import NameServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     #: Answers a request: status, headers, body.
     Answer = Callable[["Request"], tuple[int, dict[str, str], bytes]]
+
+__all__ = ["LOOPBACK", "Authority", "NameServer", "Request", "Server"]
 
 LOOPBACK = ("127.0.0.0/8",)
 
@@ -136,57 +134,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
         return body
-
-
-class NameServer:
-    """Answers by `addresses`: name to what its next questions are answered with, the last of them for ever. `asked` are the names."""
-
-    def __init__(self, addresses: dict[str, list[list[str]]] | None = None) -> None:
-        self.addresses = addresses or {}
-        self.asked: list[str] = []
-        self._answered: dict[str, int] = {}
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve)
-
-    def _serve(self) -> None:
-        while True:
-            data, client = self._socket.recvfrom(4096)
-            if not data:
-                return
-            question = dns.message.from_wire(data)
-            (asked,) = question.question
-            answer = dns.message.make_response(question)
-            answer.flags |= dns.flags.RA
-            name = asked.name.to_text().rstrip(".")
-            kind = dns.rdatatype.to_text(asked.rdtype)
-            if kind == "A":
-                self.asked.append(name)
-            found = self.addresses.get(name)
-            if found is None:
-                answer.set_rcode(dns.rcode.NXDOMAIN)
-            else:
-                now = found[0]
-                # A look-up is a question for each kind of address: the second turns the page.
-                self._answered[name] = self._answered.get(name, 0) + 1
-                if self._answered[name] % 2 == 0 and len(found) > 1:
-                    found.pop(0)
-                fitting = [each for each in now if (":" in each) == (kind == "AAAA")]
-                if fitting:
-                    answer.answer.append(dns.rrset.from_text(asked.name, 0, "IN", kind, *fitting))
-            self._socket.sendto(answer.to_wire(), client)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        host, port = self.address.split(":")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
-            stop.sendto(b"", (host, int(port)))
-        self._thread.join()
-        self._socket.close()
 
 
 class Authority:

@@ -11,7 +11,6 @@ import struct
 from typing import TYPE_CHECKING, cast
 
 import dns.exception
-import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdataclass
@@ -72,10 +71,8 @@ class Responder(asyncio.DatagramProtocol):
             return None
         try:
             asked = dns.message.from_wire(question)
-            if asked.flags & dns.flags.QR or len(asked.question) != 1:
-                return None
             response = dns.message.make_response(asked, recursion_available=True)
-        except (dns.exception.DNSException, ValueError, NotImplementedError):
+        except (dns.exception.DNSException, ValueError):
             return None
         (wanted,) = asked.question
         try:
@@ -99,4 +96,5 @@ def _is_question(data: bytes) -> bool:
         struct.unpack("!2xHHHHH", data[:12]) if 12 <= len(data) <= _QUESTION_BYTES else (1 << 15, 0, 0, 0, 0)
     )
     questions, answers, authorities, others = counts
-    return not flags >> 15 and (questions, answers, authorities) == (1, 0, 0) and others <= 1
+    # The highest five bits: that it is no answer, and a query, of all that a message may be.
+    return flags >> 11 == 0 and (questions, answers, authorities) == (1, 0, 0) and others <= 1

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 class NameServer:
-    """`addresses`: name to what its look-ups are answered with, one after another, the last for ever. `asked`: the names."""
+    """Answers on loopback until it is closed.
 
-    def __init__(self) -> None:
-        self.addresses: dict[str, list[list[str]]] = {}
+    `addresses`: name to what its look-ups are answered with, one after another, the last for ever. `asked`: the names.
+    """
+
+    def __init__(self, addresses: dict[str, list[list[str]]] | None = None) -> None:
+        self.addresses = addresses or {}
         self.asked: list[str] = []
         self._answers: dict[str, int] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -37,6 +40,12 @@ class NameServer:
             end.sendto(b"", self._socket.getsockname())
         self._thread.join()
         self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def _serve(self) -> None:
         while True:
