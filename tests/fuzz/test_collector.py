@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fumehood.errors import InvalidFilePath
@@ -38,6 +38,7 @@ SECRET = b"what only the host knows"
 
 
 @FUZZ
+@example([("folder", b"folder", None), ("mode", b"folder", 0)], {})
 @given(st.lists(_STEPS, max_size=12), st.dictionaries(_PATHS.map(os.fsdecode), st.binary(max_size=5), max_size=2))
 def test_what_is_taken_out_is_what_files_inside_hold(
     steps: list[tuple[str, bytes, object]], given_files: dict[str, bytes]
@@ -96,8 +97,11 @@ def folders() -> Iterator[tuple[Path, Path]]:
     try:
         yield work, outside
     finally:
-        for folder, _names, _files in os.walk(place):
-            os.chmod(folder, 0o700)
+        # From the top: a folder without rights opens only once its mode is changed.
+        for folder, names, _files in os.walk(place):
+            for inner in (os.path.join(folder, name) for name in names):
+                if not os.path.islink(inner):
+                    os.chmod(inner, 0o700)
         shutil.rmtree(place)
 
 
