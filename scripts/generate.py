@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import api_page
 import pages
 
 from fumehood.cli import COMMANDS, load
@@ -26,6 +27,7 @@ def main() -> int:
     """Write, or with `--check` compare; return the number of what is not as it should be."""
     texts = {
         DOCS / "cli.md": reference(),
+        DOCS / "api.md": api_page.api(),
         DOCS / "system-calls.md": pages.system_calls(),
         DOCS / "probes.md": pages.probes(),
         DOCS / "compatibility.md": pages.compatibility(),

@@ -295,6 +295,11 @@ def test_idle_and_old_sessions_are_ended(engine: Engine) -> None:
         assert old.death.reason == "lifetime"
 
 
+def test_a_session_may_live_for_months(engine: Engine) -> None:
+    with engine.session(idle_seconds=1e7, lifetime_seconds=1e8) as session:
+        assert session.run("print(1)").stdout == "1\n"
+
+
 FORGERIES = {
     "no_header": "os.write(63, b'x' * 10)",
     "not_json": "os.write(63, b'1 0 {')",

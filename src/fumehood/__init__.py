@@ -11,6 +11,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .client.executor import RemoteExecutor
     from .default_engine import Sandbox, arun, run, session
     from .engine import Engine
     from .errors import FumehoodError
@@ -48,6 +49,7 @@ __all__ = [
     "OutputFile",
     "Query",
     "Refusal",
+    "RemoteExecutor",
     "Sandbox",
     "Session",
     "SkippedFile",
@@ -83,6 +85,7 @@ _HOMES = {
     "OutputFile": "protocol.execution",
     "Query": "protocol.credentials",
     "Refusal": "protocol.network",
+    "RemoteExecutor": "client.executor",
     "Sandbox": "default_engine",
     "Session": "sessions",
     "SkippedFile": "protocol.execution",

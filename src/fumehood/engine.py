@@ -266,6 +266,11 @@ class Engine:
             raise InvalidRequest(f"language {language!r} has no warm sandboxes: {why}")
         self._pool.prepare(self._kit(start, start.warm), limits or Limits())
 
+    @property
+    def warm_sandboxes(self) -> int:
+        """How many sandboxes wait for programs."""
+        return 0 if self._pool is None else self._pool.waiting
+
     async def execute_async(
         self, request: ExecutionRequest, *, on_output: OutputListener | None = None
     ) -> ExecutionResult:

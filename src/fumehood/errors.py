@@ -77,6 +77,40 @@ class ForkRefused(FumehoodError):
     exit_code = 73
 
 
+class StoreUnavailable(FumehoodError):
+    """The host's state: the service's database cannot be read or written. What was not answered for is not kept."""
+
+    exit_code = 74
+
+
+class ServerError(FumehoodError):
+    """Root of what goes wrong between a program and a Fumehood on another machine."""
+
+    exit_code = 69
+
+
+class ServerUnreachable(ServerError):
+    """The server's or the network's state: no connection, one that broke, or no answer in time."""
+
+    exit_code = 69
+
+
+class ServerRefused(ServerError):
+    """The server answered with an HTTP error that is none of its engine's: `status`, and its own words in the text."""
+
+    exit_code = 77
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerMisbehaved(ServerError):
+    """The server's fault: an answer that breaks the contract of the HTTP API, or that of another program."""
+
+    exit_code = 76
+
+
 class ConfigurationError(FumehoodError):
     """The user's fault: a configuration file or an environment variable that cannot be used."""
 

@@ -134,6 +134,11 @@ class Session:
         """Return why it is dead; None while it is not."""
         return self._incarnation.death
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What its processes have used of the processor since it began, or was restarted, forked or restored."""
+        return self._incarnation.cpu_seconds
+
     def restart(self) -> None:
         """Begin anew, with nothing of what was: a fresh sandbox under the same id."""
         with self._changes:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +14,7 @@ from fumehood.runtimes import build, packages
 from fumehood.runtimes.runtime import Host, say_nothing
 from fumehood.runtimes.sources import Sources
 from fumehood.sandbox.disk import take_over
+from tests.testing.indexes import make_wheel, python_index, serving
 
 HOST = Host(notice=say_nothing)
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
@@ -32,66 +27,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path
-
-
-def _wheel(folder: Path, name: str, files: dict[str, bytes]) -> Path:
-    info = f"{name}-1.0.dist-info"
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
-        for inside, data in files.items():
-            wheel.writestr(inside, data)
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return path
-
-
-@contextmanager
-def _serving(answer: Callable[[str], tuple[str, bytes] | None]) -> Iterator[tuple[str, list[str]]]:
-    """Give a web server's URL and the paths that it was asked for."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            found = answer(self.path)
-            self.send_response(200 if found else 404)
-            kind, body = found or ("text/plain", b"")
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def _index(
-    wheel: Path, files_at: str = "", watch: Callable[[], None] = lambda: None
-) -> Callable[[str], tuple[str, bytes] | None]:
-    """Answer as an index that has one package; its file is at another URL if given."""
-
-    def answer(path: str) -> tuple[str, bytes] | None:
-        watch()
-        if path == "/simple/colours/":
-            digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-            link = f'<!DOCTYPE html><a href="{files_at}/files/{wheel.name}#sha256={digest}">{wheel.name}</a>'
-            return "text/html", link.encode()
-        return ("application/zip", wheel.read_bytes()) if path == f"/files/{wheel.name}" else None
-
-    return answer
 
 
 def _requirements(place: Path, *lines: str) -> str:
@@ -122,8 +57,8 @@ def test_uv_runs_inside_the_walls_with_no_way_out_but_the_gateway(place: Path) -
             devices = Path(f"/proc/{pid}/net/dev").read_text(encoding="utf-8")
             seen.append((status, devices, Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8")))
 
-    wheel = _wheel(place, "colours", {"colours.py": b"VERSION = '1.0'\n"})
-    with _serving(_index(wheel, watch=watch)) as (url, asked):
+    wheel = make_wheel(place, "colours", {"colours.py": b"VERSION = '1.0'\n"})
+    with serving(python_index(wheel, watch=watch)) as (url, asked):
         path = build.build_own("paint", _requirements(place, f"--index-url {url}/simple"), HOST)
     assert f"/files/{wheel.name}" in asked
     assert seen
@@ -140,8 +75,8 @@ def test_uv_runs_inside_the_walls_with_no_way_out_but_the_gateway(place: Path) -
 
 
 def test_a_host_that_nothing_names_is_refused_until_it_is_allowed(place: Path) -> None:
-    wheel = _wheel(place, "colours", {"colours.py": b""})
-    with _serving(_index(wheel)) as (files, asked), _serving(_index(wheel, files)) as (url, _asked):
+    wheel = make_wheel(place, "colours", {"colours.py": b""})
+    with serving(python_index(wheel)) as (files, asked), serving(python_index(wheel, files)) as (url, _asked):
         requirements = _requirements(place, f"--index-url {url}/simple")
         elsewhere = files.removeprefix("http://")
         with pytest.raises(RuntimeUnavailable, match=f"--allow-host {elsewhere}"):
@@ -155,8 +90,8 @@ def test_a_host_that_nothing_names_is_refused_until_it_is_allowed(place: Path) -
 
 def test_nothing_of_a_package_runs_while_it_is_built(place: Path) -> None:
     into = b"import os, sys; open(os.path.join(sys.prefix, 'ran'), 'w'); open('/opt/fumehood/build/ran', 'w')"
-    wheel = _wheel(place, "colours", {"colours.py": b"", "colours.pth": into, "sitecustomize.py": into})
-    with _serving(_index(wheel)) as (url, _asked):
+    wheel = make_wheel(place, "colours", {"colours.py": b"", "colours.pth": into, "sitecustomize.py": into})
+    with serving(python_index(wheel)) as (url, _asked):
         path = Path(build.build_own("paint", _requirements(place, f"--index-url {url}/simple"), HOST))
     assert not (path / "ran").exists()
     packed = list(path.rglob("sitecustomize.*.pyc"))
@@ -164,10 +99,10 @@ def test_nothing_of_a_package_runs_while_it_is_built(place: Path) -> None:
 
 
 def test_files_that_are_no_python_do_not_fail_a_build(place: Path) -> None:
-    wheel = _wheel(
+    wheel = make_wheel(
         place, "colours", {"colours.py": b"", "template.py": b"{{ name }} = (\n", "bytes.py": b"\xff\xfe\x00"}
     )
-    with _serving(_index(wheel)) as (url, _asked):
+    with serving(python_index(wheel)) as (url, _asked):
         path = Path(build.build_own("paint", _requirements(place, f"--index-url {url}/simple"), HOST))
     assert (
         path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "template.py"
@@ -175,16 +110,23 @@ def test_files_that_are_no_python_do_not_fail_a_build(place: Path) -> None:
 
 
 def test_what_is_built_belongs_to_whoever_builds_and_no_scratch_is_left(place: Path) -> None:
-    wheel = _wheel(place, "colours", {"colours.py": b""})
-    with _serving(_index(wheel)) as (url, _asked):
+    wheel = make_wheel(place, "colours", {"colours.py": b""})
+    with serving(python_index(wheel)) as (url, _asked):
         path = Path(build.build_own("paint", _requirements(place, f"--index-url {url}/simple"), HOST))
     assert {each.lstat().st_uid for each in (path, *path.rglob("*"))} == {os.geteuid()}
     assert sorted(os.listdir(packages.folder())) == [".lock", packages.NAMES, path.name]
 
 
+def test_a_packages_file_with_the_locks_name_takes_its_place_nowhere(place: Path) -> None:
+    wheel = make_wheel(place, "colours", {"colours.py": b"", "colours-1.0.data/data/requirements.lock": b"evil==1.0\n"})
+    with serving(python_index(wheel)) as (url, _asked):
+        path = Path(build.build_own("paint", _requirements(place, f"--index-url {url}/simple"), HOST))
+    assert (path / "requirements.lock").read_text(encoding="utf-8").startswith("colours==1.0")
+
+
 @AS_ROOT
 def test_an_archive_that_would_fill_the_disk_is_stopped(place: Path) -> None:
-    _wheel(place, "colours", {"colours.py": b"", "bomb": bytes(128 << 20)})
+    make_wheel(place, "colours", {"colours.py": b"", "bomb": bytes(128 << 20)})
     small = place / "data"
     small.mkdir()
     script = 'mount -t tmpfs -o size=300m none "$1" && shift && exec "$@"'
@@ -235,7 +177,7 @@ def test_requirements_read_the_same_inside_with_their_places_mounted(
 ) -> None:
     wheels = place / "wheels"
     wheels.mkdir(mode=0o755)
-    _wheel(wheels, "shapes", {"shapes.py": b""})
+    make_wheel(wheels, "shapes", {"shapes.py": b""})
     (place / "more.txt").write_text("numpy==2.0 \\\n  --hash=sha256:ab\n--find-links wheels\n")
     (place / "limits.txt").write_text("requests<3\n")
     monkeypatch.setenv("TOKEN", "s3cret")

@@ -14,6 +14,7 @@ from fumehood.sandbox.cgroup import Cgroup
 from fumehood.sandbox.usage import shares_by_session, stand_back, tree
 
 HAS_IDLE = bool(list(Path("/sys/fs/cgroup").glob("**/cpu.idle"))[:1]) and os.geteuid() == 0
+pytestmark = pytest.mark.alone
 SPINS = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass\n"
 
 

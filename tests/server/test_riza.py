@@ -21,8 +21,8 @@ DOUBLE = {"python": "def execute(input): return input * 2", "javascript": "funct
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("data"), "--alias", "01JM3WYPDEADRUNTIMEOFOLD00=python") as served:
+def served(tmp_path_factory: pytest.TempPathFactory, database: tuple[str, ...]) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("data"), *database, "--alias", "01JM3WYPDEADRUNTIMEOFOLD00=python") as served:
         yield served
 
 

@@ -22,6 +22,11 @@ COMMANDS = {
     "shell": "Type into a session: cells in a sandbox that keeps their state.",
     "ask": "Ask a chat model that may run code here.",
     "serve": "Serve the code interpreter over HTTP.",
+    "mcp": "Give models tools over MCP, on standard input and output.",
+    "tool": "Make, change and run the functions that a server keeps.",
+    "secret": "Keep, list and delete a server's secrets.",
+    "key": "Make, list and revoke a server's API keys.",
+    "execution": "List, show and forget what a server has run.",
     "doctor": "Show which walls this machine puts up, and how to mend those it does not.",
     "runtime": "Build, list and remove the environments that programs run in.",
 }
@@ -65,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        table = "\n".join(f"  {name:<9}{summary}" for name, summary in COMMANDS.items())
+        table = "\n".join(f"  {name:<11}{summary}" for name, summary in COMMANDS.items())
         print(_HELP.format(commands=table), end="")
         return 0 if words else 2
     if words[0] == "--version":

@@ -12,9 +12,9 @@ from ..llm.choose import Surroundings, choose
 from ..llm.scripted import ScriptedModel
 from ..protocol.limits import Limits
 from .arguments import Arguments, Command, Option, UsageError, seconds
-from .isolation import ISOLATION
 from .network import OPTIONS, explain, network_of
 from .progress import Building
+from .server import ISOLATION, SERVER, isolation_of, remote
 from .terminal import is_terminal, note, printable, wants_colour
 
 if TYPE_CHECKING:
@@ -38,14 +38,15 @@ def ask(arguments: Arguments) -> int:
     limits = Limits() if arguments.timeout is None else Limits(wall_seconds=arguments.timeout)
     tool = ExecPython(limits, network_of(arguments))
     with (
-        Engine(without=arguments.without, isolation=arguments.isolation, notice=Building()) as engine,
+        remote(arguments)
+        or Engine(without=arguments.without, isolation=isolation_of(arguments), notice=Building()) as executor,
         _shown(arguments) as view,
     ):
         if arguments.json_mode:
-            transcript = json_mode.answer(question, model=model, executor=engine, observer=view, tool=tool)
+            transcript = json_mode.answer(question, model=model, executor=executor, observer=view, tool=tool)
         else:
             transcript = loop.answer(
-                question, model=model, executor=engine, observer=view, tool=tool,
+                question, model=model, executor=executor, observer=view, tool=tool,
                 max_turns=arguments.max_turns, stream=not arguments.no_stream,
             )  # fmt: skip
         view.answer(transcript.answer)
@@ -168,6 +169,7 @@ COMMAND = Command(
         Option(name="max-turns", metavar="N", convert=_turns, default=loop.MAX_TURNS, help="Answers of the model (10)."),
         Option(name="no-stream", help="Take each answer whole."),
         *OPTIONS,
+        SERVER,
         ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),

@@ -13,9 +13,9 @@ from ..runtimes import language_of, languages
 from ..sandbox.cgroup import Cgroup
 from ..sandbox.isolation import namespaces
 from .arguments import Arguments, Command, Option, UsageError, seconds, size
-from .isolation import ISOLATION
 from .network import OPTIONS, explain, network_of
 from .progress import Building
+from .server import ISOLATION, SERVER, isolation_of, remote
 from .terminal import is_terminal, note, printable
 
 TYPE_CHECKING = False
@@ -26,14 +26,8 @@ if TYPE_CHECKING:
 def run(arguments: Arguments) -> int:
     """Do the command."""
     request, feeds_stdin = _request(arguments)
-    without = set(arguments.without)
-    if not arguments.cgroup and Cgroup.must_be_moved_into():
-        without.add("cgroup")
-    # This process has one thread and little memory, so it can fork sandboxes itself; not where it holds a credential, which
-    # would be in the memory of their process 1.
-    spawn = None if request.network.has_credentials else namespaces.spawn
-    with Engine(without=without, notice=Building(), isolation=arguments.isolation, warm_bytes=0, spawn=spawn) as engine:
-        result = engine.execute(
+    with remote(arguments) or _engine(arguments, request) as executor:
+        result = executor.execute(
             request,
             on_output=None if arguments.json else _Printer().show,
             stdin_source=0 if feeds_stdin else None,
@@ -50,6 +44,18 @@ def run(arguments: Arguments) -> int:
     else:
         _explain(result, arguments)
     return result.exit_code
+
+
+def _engine(arguments: Arguments, request: ExecutionRequest) -> Engine:
+    without = set(arguments.without)
+    if not arguments.cgroup and Cgroup.must_be_moved_into():
+        without.add("cgroup")
+    # This process has one thread and little memory, so it can fork sandboxes itself; not where it holds a credential, which
+    # would be in the memory of their process 1.
+    spawn = None if request.network.has_credentials else namespaces.spawn
+    return Engine(
+        without=without, notice=Building(), isolation=isolation_of(arguments), warm_bytes=0, spawn=spawn
+    )  # fmt: skip
 
 
 def _request(arguments: Arguments) -> tuple[ExecutionRequest, bool]:
@@ -126,11 +132,11 @@ class _Printer:
 def _explain(result: ExecutionResult, arguments: Arguments) -> None:
     for denied in result.denied_calls or ():
         times = f" ({denied.count} times)" if denied.count > 1 else ""
-        note(f"fumehood: refused: {denied.call}, {denied.answer}{times}: {denied.why}")
+        note(printable(f"fumehood: refused: {denied.call}, {denied.answer}{times}: {denied.why}"))
     if result.denied_calls == ():
         note("fumehood: no system call was refused")
     if result.reason != "exited":
-        note(f"fumehood: {result.reason.replace('_', ' ')}: {result.detail}")
+        note(printable(f"fumehood: {result.reason.replace('_', ' ')}: {result.detail}"))
     explain(result.refusals)
     if result.network_refused and not result.ok:
         if arguments.allow_host:
@@ -143,7 +149,7 @@ def _explain(result: ExecutionResult, arguments: Arguments) -> None:
             )
     if arguments.out is not None:
         for skipped in result.skipped_files:
-            note(f"fumehood: not taken out: {printable(skipped.path)!r} {skipped.why}")
+            note(f"fumehood: not taken out: {printable(skipped.path)!r} {printable(skipped.why)}")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -215,6 +221,7 @@ COMMAND = Command(
         ),
         Option(name="explain", help="Say which system calls were refused, and why."),
         Option(name="json", help="Print the whole result as JSON."),
+        SERVER,
         ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),

@@ -14,9 +14,9 @@ from ..protocol.network import Network
 from ..protocol.session import CellError, Cleared, Display, Event, Output
 from . import pictures
 from .arguments import Arguments, Command, Option, UsageError, seconds, size
-from .isolation import ISOLATION
 from .network import OPTIONS, explain, network_of, rule_of
 from .progress import Building
+from .server import ISOLATION, SERVER, isolation_of, leave_in_good_order, remote
 from .terminal import is_terminal, note, printable
 
 TYPE_CHECKING = False
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from ..client.session import RemoteCheckpoint, RemoteSession
     from ..sessions import Checkpoint, Session
+
+    AnySession = Session | RemoteSession
 
 _COMMANDS = """:files             list the session's files
 :put PATH [NAME]   copy a file of this machine into the session
@@ -40,16 +43,21 @@ _COMMANDS = """:files             list the session's files
 :quit              leave (also Ctrl-D)
 An empty line ends a block. Ctrl-C interrupts a cell; state stays."""
 
+# What a cell has where nobody says otherwise: here whoever waits can interrupt it, and a server gives no more.
+_CELL_SECONDS, _CELL_SECONDS_THERE = 86_400.0, 900.0
+
 
 def shell(arguments: Arguments) -> int:
     """Do the command."""
-    limits = SESSION_LIMITS.replace(
-        memory_bytes=arguments.memory or 512 * MiB, wall_seconds=arguments.timeout or 86_400.0
-    )
     files = {Path(path).name: _content(path) for path in arguments.file}
+    there = remote(arguments)
+    if there is not None:
+        leave_in_good_order()
+    wall_seconds = arguments.timeout or (_CELL_SECONDS if there is None else _CELL_SECONDS_THERE)
+    limits = SESSION_LIMITS.replace(memory_bytes=arguments.memory or 512 * MiB, wall_seconds=wall_seconds)
     with (
-        Engine(without=arguments.without, isolation=arguments.isolation, notice=Building(), warm_bytes=0) as engine,
-        engine.session(
+        there or _engine(arguments) as executor,
+        executor.session(
             arguments.language,
             limits=limits,
             files=files,
@@ -61,6 +69,12 @@ def shell(arguments: Arguments) -> int:
             return 0 if _run(session, sys.stdin.read()) else 1
         with _Copies(session) as copies:
             return _converse(copies)
+
+
+def _engine(arguments: Arguments) -> Engine:
+    return Engine(
+        without=arguments.without, isolation=isolation_of(arguments), notice=Building(), warm_bytes=0
+    )  # fmt: skip
 
 
 def _converse(copies: _Copies) -> int:
@@ -119,9 +133,9 @@ def _goes_on(language: str, lines: list[str]) -> bool:
 class _Copies:
     """The session that the shell began with, those that were forked from it, and what was remembered of them."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: AnySession) -> None:
         self._sessions = [session]
-        self._checkpoints: dict[str, Checkpoint] = {}
+        self._checkpoints: dict[str, Checkpoint | RemoteCheckpoint] = {}
         self.current = session
 
     @property
@@ -164,7 +178,7 @@ class _Copies:
                 else "make one with :checkpoint"
             )
             raise InvalidRequest(f"there is no checkpoint {printable(name)!r}: {known}")
-        self.current.restore(self._checkpoints[name])
+        self.current.restore(self._checkpoints[name])  # type: ignore[arg-type]  # both are here or both at the server
 
     def __enter__(self) -> Self:
         return self
@@ -176,11 +190,11 @@ class _Copies:
             session.close()
 
 
-def _lost(session: Session) -> str:
+def _lost(session: AnySession) -> str:
     return f" (gone: {printable(', '.join(session.lost))})" if session.lost else ""
 
 
-def _run(session: Session, code: str) -> bool:
+def _run(session: AnySession, code: str) -> bool:
     """Run a cell and show what it shows; Ctrl-C interrupts it. Return whether it ended well."""
     import signal  # noqa: PLC0415 - loaded with the session by now
 
@@ -247,7 +261,7 @@ def _command(copies: _Copies, words: list[str]) -> None:
         print(_COMMANDS)
 
 
-def _network(session: Session, name: str, rest: list[str]) -> None:
+def _network(session: AnySession, name: str, rest: list[str]) -> None:
     if name == ":allow" and rest:
         network = session.network
         session.set_network(network.replace(allow=(*network.rules, *map(rule_of, rest))))
@@ -320,6 +334,7 @@ COMMAND = Command(
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Interrupt a cell after that time."),
         Option(name="memory", short="m", metavar="SIZE", convert=size, help="Memory of all its processes (default: 512M)."),
         *OPTIONS,
+        SERVER,
         ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall by name; see fumehood doctor."),
     ),

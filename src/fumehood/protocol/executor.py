@@ -13,7 +13,7 @@ OutputListener = Callable[["Stream", bytes], None]
 
 
 class Executor(Protocol):
-    """Runs programs. The local engine is one; a remote and a cluster executor are to follow."""
+    """Runs programs. The local engine is one, the remote executor of `client` another; a cluster executor is to follow."""
 
     def execute(self, request: ExecutionRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         """Run to the end and return the result.

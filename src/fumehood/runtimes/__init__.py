@@ -38,13 +38,18 @@ def get(language: str) -> Runtime:
     if module is None:
         from . import packages  # noqa: PLC0415 - for names that are not ours
 
-        if packages.own(language) is not None:
-            from .python import Python  # noqa: PLC0415 - likewise
+        match packages.own_language(language):
+            case "python":
+                from .python import Python  # noqa: PLC0415 - likewise
 
-            return Python(language)
+                return Python(language)
+            case "javascript":
+                from .javascript import JavaScript  # noqa: PLC0415 - likewise
+
+                return JavaScript(language)
         raise UnknownLanguage(
             f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}, or build a runtime of that name with "
-            "`fumehood runtime build --requirements FILE --name NAME`"
+            "`fumehood runtime build --requirements FILE --name NAME`, or --package-json for JavaScript"
         )
     _LOADED[name] = __import__(f"{__name__}.{module}", fromlist=["RUNTIME"]).RUNTIME
     return _LOADED[name]

@@ -1,76 +1,63 @@
-"""Makes Python environments, all or nothing, with uv, from a lock with hashes.
+"""Makes environments of packages, all or nothing, gives them their names, and removes them.
 
-Promised: whatever reads the index, unpacks archives or compiles runs behind the walls of any program, with a folder of its own to
-write to and, where it fetches, a way to the package indexes and no other host; a build that fails leaves nothing behind and
-shows uv's own words; only wheels are unpacked, so no code of a package runs while building.
+Promised: a revision that is found is complete; a build that fails leaves nothing behind and shows the builder's own words; nobody
+else touches a runtime meanwhile. What runs in a build, and behind which walls, is in `workshop`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
+import struct
 import tempfile
-import threading
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..egress.gateway import Gateway
 from ..errors import InvalidRequest, RuntimeUnavailable
-from ..protocol.limits import Limits, MiB
-from ..sandbox import admission, own_interpreter
-from ..sandbox import files as sandbox_files
-from ..sandbox.disk import take_over
-from ..sandbox.isolation.namespaces import UserLease
-from ..sandbox.launcher import Launcher
-from ..sandbox.live import Live
-from ..sandbox.spec import GATEWAY, Mount, Spec
-from ..sandbox.supervisor import Outcome, Stdin, watch
+from ..protocol.record import Record
 from . import packages
-from .sources import Sources
+from .npm_sources import NpmSources, read_dependencies
+from .npm_workshop import NpmWorkshop
+from .sources import Sources as UvSources
+from .uv_workshop import UvWorkshop
+from .workshop import LOOK_SECONDS, Orders, Workshop, is_readable, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Literal, Self
+    from collections.abc import Iterator
 
     from .runtime import Host
+    from .workshop import Sources
 
-#: Of one step. A file of a package may be as large as the disk limit; memory bounds what is not on the host's disk.
-_LIMITS = Limits(
-    wall_seconds=900, cpu_seconds=7200, memory_bytes=3072 * MiB, pids=512, disk_bytes=16384 * MiB, output_bytes=64 * MiB
-)
-#: A build that leaves the host's disk less than this is ended.
-_DISK_LEFT_BYTES = 256 * MiB
-_LOOK_SECONDS = 0.1
-_LOCK_BYTES = 16 * MiB
-_UV, _PLACE = "/opt/fumehood/uv", "/opt/fumehood/build"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-#: What uv says while it works, to the share of the work that is done by then; measured on the data runtime.
-_MILESTONES = {"Resolved": 0.05, "Prepared": 0.3, "Installed": 0.4}
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-def build(path: str, name: str, lock: str | None, host: Host, sources: Sources | None = None) -> None:
-    """Build the environment `name` at `path` from the file `lock` (None: the standard library alone).
+class Plan(Record):
+    """What is built, and how. `sources` are what `workshop` takes them from."""
 
-    `sources` say where packages come from, where that is not uv's own setting.
+    name: str
+    workshop: type[Workshop]
+    sources: Sources
+    host: Host
+    orders: Orders = Orders()
+
+    def open(self, scratch: Path) -> Workshop:
+        """Return a workshop below a folder."""
+        return self.workshop(self.name, scratch, self.sources, self.host, self.orders)
+
+
+def build(path: str, name: str, lock: str | None, host: Host) -> None:
+    """Build the built-in environment `name` at `path` from the file `lock` (None: the standard library alone).
 
     Several processes may ask at once: one builds, the others wait for it. Raises `RuntimeUnavailable`, `SandboxUnavailable` where
     this host's walls do not hold.
     """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not (target / "pyvenv.cfg").exists():
-                _build(target, name, lock, host, sources or Sources())
-    except OSError as error:
-        raise RuntimeUnavailable(
-            f"runtime {name!r} cannot be kept in {target.parent}: {error}. Set XDG_DATA_HOME to a folder you may write"
-        ) from error
+    plan, target = Plan(name=name, workshop=UvWorkshop, sources=UvSources(), host=host), Path(path)
+    with _kept(plan, target.parent):
+        _build(plan, target, None if lock is None else Path(lock).read_bytes())
 
 
 def build_own(name: str, requirements: str, host: Host, *, allowed_hosts: tuple[str, ...] = ()) -> str:
@@ -81,27 +68,55 @@ def build_own(name: str, requirements: str, host: Host, *, allowed_hosts: tuple[
     name. Raises `InvalidRequest` for a name, a file or a host that cannot be, `RuntimeUnavailable` with uv's own words for
     requirements that cannot be met.
     """
+    check_name(name)
+    if not Path(requirements).is_file():
+        raise InvalidRequest(f"requirements {requirements!r} is not a file")
+    sources = UvSources(requirements, allowed_hosts)
+    return build_named(Plan(name=name, workshop=UvWorkshop, sources=sources, host=host))
+
+
+def build_own_for_node(
+    name: str, package_json: str, host: Host, *, allowed_hosts: tuple[str, ...] = (), registry: str | None = None
+) -> str:
+    """Do the same for JavaScript, from the `dependencies` of a `package.json`, with npm.
+
+    `registry` is the URL of npm's registry, None for that of npm's own settings.
+    """
+    check_name(name)
+    if not Path(package_json).is_file():
+        raise InvalidRequest(f"package.json {package_json!r} is not a file")
+    sources = NpmSources(
+        read_dependencies(package_json), registry=registry, allowed=allowed_hosts, beside=Path(package_json).parent
+    )
+    return build_named(Plan(name=name, workshop=NpmWorkshop, sources=sources, host=host))
+
+
+def build_named(plan: Plan) -> str:
+    """Build what is planned, lead its name to that, and return its folder."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="fumehood-lock-") as scratch, plan.open(Path(scratch)) as workshop:
+            lock = workshop.resolve()
+        folder = Path(packages.folder())
+        target = folder / plan.workshop.revision(plan.name, hashlib.sha256(lock).hexdigest()[:12])
+        with _kept(plan, folder):
+            _build(plan, target, lock)
+            (folder / packages.NAMES).mkdir(exist_ok=True)
+            fresh = folder / packages.NAMES / f".{plan.name}-{os.getpid()}"
+            fresh.write_text(target.name + "\n", encoding="utf-8")
+            fresh.rename(folder / packages.NAMES / plan.name)
+    finally:
+        plan.host.notice(sentence(plan.name), 1.0)
+    return str(target)
+
+
+def check_name(name: str) -> None:
+    """Raise `InvalidRequest` where a runtime of the user's own cannot have this name."""
     from ..runtimes import languages  # noqa: PLC0415 - it imports every name here
 
     if not _NAME.fullmatch(name) or name in languages():
         raise InvalidRequest(
             f"runtime name {name!r}: take up to 40 of a-z, 0-9 and -, a letter first, and none of {', '.join(languages())}"
         )
-    if not Path(requirements).is_file():
-        raise InvalidRequest(f"requirements {requirements!r} is not a file")
-    sources = Sources(requirements, allowed_hosts)
-    with tempfile.TemporaryDirectory(prefix="fumehood-lock-") as scratch:
-        lock = Path(scratch) / "requirements.lock"
-        with _Workshop(name, Path(scratch), sources, host) as workshop:
-            lock.write_bytes(workshop.resolve())
-        path = Path(packages.folder(), packages.revision(name, _digest(lock)))
-        build(str(path), name, str(lock), host, sources)
-    names = path.parent / packages.NAMES
-    names.mkdir(exist_ok=True)
-    fresh = names / f".{name}-{os.getpid()}"
-    fresh.write_text(path.name + "\n", encoding="utf-8")
-    fresh.rename(names / name)
-    return str(path)
 
 
 def remove(name: str) -> list[str]:
@@ -109,22 +124,22 @@ def remove(name: str) -> list[str]:
 
     Raises `InvalidRequest` naming what there is. A program that is running from it will miss its files.
     """
-    folder = Path(packages.folder())
     known = installed()
-    gone = [each for each in known if name in (each, runtime_of(each))]
-    if not gone and packages.own(name) is None:
+    gone: list[str] = []
+    if name in known:
+        gone += _remove(runtime_of(name), name)
+    if name in map(runtime_of, known) or packages.own(name) is not None:
+        gone += _remove(name)
+    elif not gone:
         raise InvalidRequest(f"no runtime or revision is called {name!r}: there are {', '.join(known) or 'none'}")
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for each in gone:
-            # Renamed first: what is half removed is never found by its name.
-            doomed = folder / f".removed-{os.getpid()}-{each}"
-            (folder / each).rename(doomed)
-            shutil.rmtree(doomed)
-        for runtime in {name, *map(runtime_of, gone)}:
-            if packages.own(runtime) in gone or (runtime == name and packages.own(name) is not None):
-                (folder / packages.NAMES / runtime).unlink()
     return gone
+
+
+def remove_runtime(name: str) -> list[str]:
+    """Remove all revisions of a runtime, and its name; nothing where there is none. A build of it is waited for."""
+    if not os.path.isdir(packages.folder()):
+        return []
+    return _remove(name)
 
 
 def installed() -> list[str]:
@@ -137,242 +152,86 @@ def installed() -> list[str]:
 
 def runtime_of(revision: str) -> str:
     """Return the runtime that a revision belongs to."""
-    # …-3.11.2-1234abcd-105bbca6a9b8: version, place, lock.
+    # …-3.11.2-1234abcd-105bbca6a9b8: version, place, lock; …-node.js-20-105bbca6a9b8: no name has a dot.
     return revision.rsplit("-", 3)[0]
 
 
-def _build(target: Path, name: str, lock: str | None, host: Host, sources: Sources) -> None:
-    sentence = _sentence(name)
-    host.notice(sentence, 0.0)
+def _build(plan: Plan, target: Path, lock: bytes | None) -> None:
+    """Build an environment where it is not there. The caller holds the runtime's lock."""
+    if (target / plan.workshop.proof).exists():
+        return
+    about = sentence(plan.name)
+    plan.host.notice(about, 0.0)
     try:
         with (
             tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch,
-            _Workshop(name, Path(scratch), sources, host) as workshop,
+            plan.open(Path(scratch)) as workshop,
         ):
-            environment = workshop.make(None if lock is None else Path(lock).read_bytes())
+            environment = workshop.make(lock)
             if lock is not None:
-                shutil.copyfile(lock, environment / "requirements.lock")
+                _lay(environment / plan.workshop.lock_name, lock)
             if target.exists():
                 shutil.rmtree(target)  # half of a folder that somebody removed by hand
             environment.rename(target)
     finally:
-        host.notice(sentence, 1.0)
+        plan.host.notice(about, 1.0)
 
 
-class _Workshop:
-    """Runs the steps of one build, each in a sandbox of its own that writes to one folder of the host's."""
+def _lay(path: Path, data: bytes) -> None:
+    # Never through a link that a package or a builder has put there.
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
 
-    def __init__(self, name: str, scratch: Path, sources: Sources, host: Host) -> None:
-        self._name, self._sources, self._host = name, sources, host
-        self._launcher = Launcher()
-        self._place = scratch / "place"
-        # One user for all steps: what one leaves the next goes on with.
-        self._lease = UserLease()
 
-    def __enter__(self) -> Self:
+def _remove(runtime: str, revision: str | None = None) -> list[str]:
+    """Remove one revision of a runtime or all, and the name with what it leads to; return what is gone."""
+    folder = Path(packages.folder())
+    with _locked(folder, runtime):
+        gone = [each for each in installed() if runtime_of(each) == runtime and revision in (None, each)]
+        if packages.own(runtime) is not None and (revision is None or packages.own(runtime) in gone):
+            (folder / packages.NAMES / runtime).unlink()
+        for each in gone:
+            # Renamed first: what is half removed is never found by its name.
+            doomed = folder / f".removed-{os.getpid()}-{each}"
+            (folder / each).rename(doomed)
+            shutil.rmtree(doomed)
+    return gone
+
+
+@contextmanager
+def _kept(plan: Plan, folder: Path) -> Iterator[None]:
+    """Hold the lock of a plan's runtime in a folder that is made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, plan.name, plan.orders.cancel):
+            yield
+    except OSError as error:
+        raise RuntimeUnavailable(
+            f"runtime {plan.name!r} cannot be kept in {folder}: {error}. Set XDG_DATA_HOME to a folder you may write"
+        ) from error
+
+
+@contextmanager
+def _locked(folder: Path, runtime: str, cancel: int | None = None) -> Iterator[None]:
+    """Keep every other process and thread from one runtime, and from no other, since a build may take a quarter of an hour."""
+    # One byte of one file is a runtime's, far beyond its end. The lock belongs to this opening of the file, not to the process,
+    # so it holds among threads, and it ends with the process.
+    place = int.from_bytes(hashlib.sha256(runtime.encode()).digest()[:7], "big")
+    with (folder / ".lock").open("w") as file:
+        while not _locks(file.fileno(), fcntl.F_WRLCK, place):
+            if is_readable(cancel, LOOK_SECONDS):
+                raise RuntimeUnavailable(f"runtime {runtime!r} could not be built: it was cancelled")
         try:
-            admission.require(self._launcher.spawn, self._host.without)
-            self._place.mkdir()
-            user = self._lease.__enter__().user
-            if user is not None:
-                os.chown(self._place, user, user)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._launcher.close()
-        self._lease.__exit__()
-
-    def resolve(self) -> bytes:
-        """Return the lock that the sources' requirements resolve to."""
-        files = self._sources.requirements
-        outcome = self._uv(
-            "pip", "compile", "--python", own_interpreter.path(), "--generate-hashes", "--only-binary", ":all:",
-            "--no-header", "--no-annotate", "-o", "requirements.lock", next(iter(files)), files=files,
-        )  # fmt: skip
-        try:
-            return sandbox_files.get(outcome.work, "requirements.lock", _LOCK_BYTES)
+            yield
         finally:
-            os.close(outcome.work)
-
-    def make(self, lock: bytes | None) -> Path:
-        """Make the environment and return its folder, which is the host's own by then."""
-        environment = f"{_PLACE}/environment"
-        # Programs find it at another path than it is built at.
-        self._run_uv(
-            "venv", "--quiet", "--no-project", "--relocatable", "--python", own_interpreter.path(), environment,
-            fetches=False,
-        )  # fmt: skip
-        if lock is not None:
-            where = "\n".join(self._sources.where).encode()
-            self._run_uv(
-                "pip", "install", "--python", f"{environment}/bin/python", "--only-binary", ":all:", "--require-hashes",
-                "--link-mode", "hardlink", "-r", "requirements.lock", "-r", "sources.txt",
-                files={"requirements.lock": lock, "sources.txt": where},
-            )  # fmt: skip
-            self._compile(environment)
-        made = self._place / "environment"
-        take_over(made)
-        return made
-
-    def _compile(self, environment: str) -> None:
-        # Apart from uv, without a way out, and without `site`, which would run what a package has put into a .pth file.
-        total = sum(name.endswith(".py") for _folder, _folders, names in os.walk(self._place) for name in names)
-        done = 0
-
-        def hear(stream: Literal["stdout", "stderr"], piece: bytes) -> None:
-            nonlocal done
-            done += piece.count(b"Compiling ") if stream == "stdout" else 0
-            self._host.notice(_sentence(self._name), min(0.99, 0.4 + 0.59 * done / max(1, total)))
-
-        argv = (own_interpreter.path(), "-I", "-S", "-m", "compileall", "-j", "0", f"{environment}/lib")
-        # Some packages carry files that are no Python of this version; that is told by its exit status, and is no fault.
-        os.close(self._run(argv, {}, hear, fetches=False).work)
-
-    def _run_uv(self, *arguments: str, files: dict[str, bytes] | None = None, fetches: bool = True) -> None:
-        os.close(self._uv(*arguments, files=files, fetches=fetches).work)
-
-    def _uv(self, *arguments: str, files: dict[str, bytes] | None = None, fetches: bool = True) -> Outcome:
-        words = bytearray()
-        shares = _Shares()
-
-        def hear(_stream: Literal["stdout", "stderr"], piece: bytes) -> None:
-            words.extend(piece)
-            for share in shares.of(piece):
-                self._host.notice(_sentence(self._name), share)
-
-        refused: list[str] = []
-        outcome = self._run((_UV, *arguments), files or {}, hear, fetches=fetches, refused=refused)
-        if outcome.status != 0:
-            os.close(outcome.work)
-            raise RuntimeUnavailable(self._told(words.decode("utf-8", "replace"), refused))
-        return outcome
-
-    def _told(self, words: str, refused: list[str]) -> str:
-        # In uv's own words, without what it said about its progress before.
-        progress = ("Download", "Resolved", "Using Python")
-        said = "".join(each for each in words.splitlines(keepends=True) if not each.lstrip().startswith(progress))
-        advice = _advice(self._name)
-        if refused:
-            options = " ".join(f"--allow-host {each}" for each in refused)
-            advice = (
-                f"It asked for hosts that nothing names. To have them reached: `fumehood runtime build {options} …`"
-            )
-        return f"runtime {self._name!r} could not be built; uv says:\n{self._sources.outside(said).strip()}\n{advice}"
-
-    def _run(
-        self, argv: tuple[str, ...], files: dict[str, bytes],
-        hear: Callable[[Literal["stdout", "stderr"], bytes], None], *, fetches: bool, refused: list[str] | None = None,
-    ) -> Outcome:  # fmt: skip
-        """Run one program inside to its end. The caller owns `Outcome.work`."""
-        spec = self._spec(argv, files, fetches=fetches)
-        live = Live(spec.limits, cgroup="cgroup" not in spec.without)
-        with closing(live), Gateway(self._sources.hosts) as gateway, self._disk_watched() as full:
-            live.start(spec, self._launcher.spawn, self._lease.user)
-            outcome = watch(
-                live,
-                spec.limits,
-                stdin=Stdin(),
-                on_output=hear,
-                cancel=full,
-                on_listeners=lambda opened: gateway.serve(*opened),
-            )
-        if refused is not None:
-            refused += [host if port == 443 else f"{host}:{port}" for host, port in gateway.refused]
-        # A short step may end before the watcher looks.
-        is_full = outcome.verdict == "cancelled" or self._disk_is_full()
-        if is_full or outcome.verdict is not None or outcome.status is None:
-            os.close(outcome.work)
-            why = "it filled the disk" if is_full else outcome.detail or "it was killed"
-            raise RuntimeUnavailable(f"runtime {self._name!r} could not be built: {why}")
-        return outcome
-
-    def _spec(self, argv: tuple[str, ...], files: dict[str, bytes], *, fetches: bool) -> Spec:
-        from uv import find_uv_bin  # noqa: PLC0415 - needed here alone
-
-        environment = {
-            "PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "NO_COLOR": "1", "UV_NO_CONFIG": "1",  # noqa: S108 - the sandbox's
-            "UV_CACHE_DIR": f"{_PLACE}/cache", "UV_PYTHON_DOWNLOADS": "never",
-        }  # fmt: skip
-        mounts = [
-            *own_interpreter.mounts(), Mount(host=os.path.realpath(find_uv_bin()), inside=_UV),
-            Mount(host=str(self._place.resolve()), inside=_PLACE, writable=True),
-        ]  # fmt: skip
-        if fetches:
-            proxy = "http://{}:{}".format(*GATEWAY)
-            environment |= self._sources.environment | {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy}
-            mounts += self._sources.mounts
-            files = self._sources.laid | files
-        return Spec(
-            argv=argv, environment=environment, mounts=tuple(mounts), files=files, limits=_LIMITS,
-            without=self._host.without, gateway=fetches,
-        )  # fmt: skip
-
-    @contextmanager
-    def _disk_watched(self) -> Iterator[int]:
-        """Give a descriptor that is readable once the host's disk is all but full."""
-        full, over = os.eventfd(0, os.EFD_CLOEXEC), threading.Event()
-
-        def look() -> None:
-            while not over.wait(_LOOK_SECONDS):
-                if self._disk_is_full():
-                    os.eventfd_write(full, 1)
-
-        watcher = threading.Thread(target=look, name="fumehood-disk", daemon=True)
-        watcher.start()
-        try:
-            yield full
-        finally:
-            over.set()
-            watcher.join()
-            os.close(full)
-
-    def _disk_is_full(self) -> bool:
-        return shutil.disk_usage(self._place).free < _DISK_LEFT_BYTES
+            # In so many words: a process that another thread has forked meanwhile has the file open, too.
+            _locks(file.fileno(), fcntl.F_UNLCK, place)
 
 
-def _sentence(name: str) -> str:
-    return f"Installing the packages of the {name} runtime (once; some seconds) …"
-
-
-def _advice(name: str) -> str:
-    if name != "python":
-        return "Mend the requirements, or connect this machine to a package index, and try again"
-    return (
-        "Connect this machine to a package index once and try again, or take the standard library alone with "
-        "`fumehood runtime build --standard-library`"
-    )
-
-
-class _Shares:
-    """Turns what uv says, as it comes, into the share of the work that is done."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._sizes: dict[str, float] = {}
-        self._done = 0.0
-
-    def of(self, piece: bytes) -> Iterator[float]:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            first, *rest = line.decode("utf-8", "replace").split() or [""]
-            if first == "Downloading" and len(rest) == 2:
-                self._sizes[rest[0]] = _bytes(rest[1])
-            elif first == "Downloaded" and rest and self._sizes:
-                self._done += self._sizes.get(rest[0], 0.0)
-                yield 0.05 + 0.2 * min(1.0, self._done / max(1.0, sum(self._sizes.values())))
-            elif first in _MILESTONES:
-                yield _MILESTONES[first]
-
-
-def _bytes(text: str) -> float:
-    number, unit = text.strip("()")[:-3], text.strip("()")[-3:]
-    return float(number) * _UNITS.get(unit, 1) if number.replace(".", "", 1).isdigit() else 0.0
-
-
-def _digest(lock: Path) -> str:
-    import hashlib  # noqa: PLC0415 - as everything here: when building
-
-    return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+def _locks(descriptor: int, kind: int, place: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, place, 1, 0))
+    except BlockingIOError:
+        return False
+    return True

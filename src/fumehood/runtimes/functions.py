@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..protocol.execution import ExecutionRequest, ExecutionResult
 
 _OUTPUT = "function-output.json"
+#: How deep a value may be nested: readers in many languages take no more than some hundreds.
+_DEPTH = 100
 _STATUSES = ("valid", "json_serialization_error")
 #: The languages that functions may be written in, of those that every host may have.
 LANGUAGES = ("python", "javascript", "typescript")
@@ -48,11 +50,30 @@ def returned(result: ExecutionResult) -> FunctionResult:
     if data is None or not result.ok:
         return FunctionResult(output=None, status="error")
     try:
-        said = json.loads(data)
+        said = json.loads(data, parse_constant=_no_number)
         status, output = said["status"], said["output"]
+        _check_depth(output, _DEPTH)
+    except _NotJson:
+        return FunctionResult(output=None, status="json_serialization_error")
     except (ValueError, KeyError, TypeError, RecursionError):
         return FunctionResult(output=None, status="error")
     return FunctionResult(output=output, status=status if status in _STATUSES else "error")
+
+
+class _NotJson(Exception):
+    """A value that JSON's readers may not take."""
+
+
+def _no_number(_name: str) -> None:
+    raise _NotJson
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if isinstance(value, (list, dict)):
+        if left == 0:
+            raise _NotJson
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_depth(each, left - 1)
 
 
 def _guest(name: str) -> str:

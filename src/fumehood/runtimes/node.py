@@ -1,4 +1,4 @@
-"""What JavaScript and TypeScript share: finding Node.js and its version."""
+"""What JavaScript and TypeScript share: finding Node.js, its version, and packages for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 
 from ..errors import RuntimeUnavailable
 from ..sandbox.spec import Mount
-from . import interpreter
+from . import interpreter, packages
 
 #: Its warnings about experimental features are about our choice of flags, not about the program.
 OPTIONS = ("--no-warnings",)
@@ -32,3 +32,11 @@ def debian_modules() -> tuple[Mount, ...]:
     """Return the mount of what Debian took out of the node binary and keeps beside it."""
     folder = "/usr/share/nodejs"
     return (Mount(host=folder, inside=folder),) if os.path.isdir(folder) else ()
+
+
+def own_modules(name: str | None) -> tuple[Mount, ...]:
+    """Return the mount of the packages of a runtime of the user's own, nothing without a name. Raises `RuntimeUnavailable`."""
+    if name is None:
+        return ()
+    # At the root: from /work all ways of importing look there, and what a program has in /work comes first.
+    return (Mount(host=packages.ensure_for_node(name, find()[1][0]), inside="/node_modules"),)

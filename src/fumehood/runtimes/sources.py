@@ -17,8 +17,13 @@ from urllib.parse import unquote, urlsplit
 from ..errors import InvalidRequest
 from ..sandbox.spec import Mount
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 _INSIDE = "/opt/fumehood/sources"
-_CERTIFICATES = f"{_INSIDE}/certificates.pem"
+#: Where the machine's own certificates are shown.
+CERTIFICATES = f"{_INSIDE}/certificates.pem"
 #: Where uv looks unless it is told otherwise.
 _PYPI = (("pypi.org", 443), ("files.pythonhosted.org", 443))
 _REPLACES_PYPI = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NO_INDEX", "UV_OFFLINE")
@@ -52,12 +57,19 @@ class Sources:
         self.environment: dict[str, str] = {}
         # What the host calls each, to what it is called inside.
         self._places: dict[str, str] = {}
-        self._hosts = {_as_place(each) for each in allowed}
+        self._hosts = {as_place(each) for each in allowed}
         self._looks_at_pypi = True
         self._bring_settings()
         self._bring_certificates()
         if requirements is not None:
             self._bring_file(Path(requirements))
+
+    @classmethod
+    def plain(cls, lines: list[str]) -> Self:
+        """Return the sources of requirements that are plain specifiers: nothing in them is looked for on this host."""
+        sources = cls()
+        sources.requirements["requirements-0.txt"] = "".join(f"{line}\n" for line in lines).encode()
+        return sources
 
     @property
     def hosts(self) -> frozenset[tuple[str, int]]:
@@ -84,15 +96,11 @@ class Sources:
             self.environment[name] = value
 
     def _bring_certificates(self) -> None:
-        # The machine's own, as a company's proxy needs them; without any, uv has some of its own.
-        bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
-        found = next(
-            (each for each in (bundle, "/etc/ssl/certs/ca-certificates.crt") if each and os.path.isfile(each)), None
-        )
-        if found is not None:
-            self.mounts.append(Mount(host=os.path.realpath(found), inside=_CERTIFICATES))
+        # Without any, uv has some of its own.
+        if (mount := certificates()) is not None:
+            self.mounts.append(mount)
             # Two names, for old and new uv.
-            self.environment |= {"SSL_CERT_FILE": _CERTIFICATES, "UV_NATIVE_TLS": "1", "UV_SYSTEM_CERTS": "1"}
+            self.environment |= {"SSL_CERT_FILE": CERTIFICATES, "UV_NATIVE_TLS": "1", "UV_SYSTEM_CERTS": "1"}
 
     def _bring_file(self, path: Path) -> str:
         """Take a requirements file in, and those that it names; return its name inside."""
@@ -107,7 +115,7 @@ class Sources:
         return name
 
     def _bring_line(self, line: str, folder: Path) -> str:
-        line = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), line.partition(" #")[0].strip())
+        line = with_variables(line.partition(" #")[0].strip())
         if line.startswith("#"):
             return ""
         if line == "--no-index":
@@ -158,7 +166,22 @@ class Sources:
         return f"/work/sources/{name}"
 
 
-def _as_place(text: str) -> tuple[str, int]:
+def certificates() -> Mount | None:
+    """Return the mount of the machine's own certificates, as a company's proxy needs them; None where there are none."""
+    bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    found = next(
+        (each for each in (bundle, "/etc/ssl/certs/ca-certificates.crt") if each and os.path.isfile(each)), None
+    )
+    return None if found is None else Mount(host=os.path.realpath(found), inside=CERTIFICATES)
+
+
+def with_variables(text: str) -> str:
+    """Return the text with this process's variables in the place of `${NAME}`; those that are not set stay as they are."""
+    return _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text)
+
+
+def as_place(text: str) -> tuple[str, int]:
+    """Return the host and port that a name or a URL without a path stands for. Raises `InvalidRequest`."""
     parts = urlsplit(text if "://" in text else f"https://{text}")
     try:
         if parts.hostname and parts.scheme in _PORTS and not parts.path.strip("/"):

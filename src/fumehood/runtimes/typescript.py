@@ -18,7 +18,10 @@ _HELP = "install Node.js 22.6 or newer, or Deno (`pip install 'fumehood[deno]'`)
 
 
 class TypeScript:
-    """Runs a program with the host's node or deno."""
+    """Runs a program with the host's node or deno, with the packages of the user's own runtime `own` where one is named."""
+
+    def __init__(self, own: str | None = None) -> None:
+        self._own = own
 
     def start(self, code: str, name: str | None, host: Host) -> Start:  # noqa: ARG002 - the port's shape
         """See `Runtime.start`."""
@@ -33,7 +36,7 @@ class TypeScript:
                 argv=(inside, *node.OPTIONS, "--experimental-strip-types"),
                 profile="v8",
                 program=program,
-                mounts=mounts + node.debian_modules(),
+                mounts=mounts + node.debian_modules() + node.own_modules(self._own),
             )
         # A pip-installed Deno lies beside our own interpreter, which need not be on PATH.
         search = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)])
@@ -50,10 +53,12 @@ class TypeScript:
                 "--no-config",
                 "--no-lock",
                 "--no-remote",
+                # Packages are found in the folders above the program, as Node finds them.
+                *(["--node-modules-dir=manual"] if self._own is not None else []),
             ),
             profile="v8",
             program=program,
-            mounts=mounts,
+            mounts=mounts + node.own_modules(self._own),
             environment={"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},  # noqa: S108 - the sandbox's
         )
 

@@ -196,6 +196,14 @@ class Incarnation:
             self._live.cgroup.stand_back(really=False)
         return shown.all()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What its processes have used of the processor; those that have ended count where a cgroup counts."""
+        with self._lock:
+            if self.death is not None:
+                return self._used_seconds
+            return max(self._live.group_seconds, tree_usage(self._live.pid)[0])
+
     def _until_next_look(self, cell: Cell, *, sampled: bool) -> float:
         left = max(0.0, cell.deadline - time.monotonic())
         return min(left, _SAMPLE_SECONDS if sampled else _STAND_BACK_SECONDS)
@@ -312,7 +320,8 @@ class Incarnation:
     def _pause(self) -> float:
         """Return milliseconds until a clock is to be looked at."""
         idle_at = self._used_at + self._idle_seconds if self._cell is None else self._dies_at
-        pause = max(0.0, min(idle_at, self._dies_at) - time.monotonic())
+        # An hour at most: poll takes no more than 2**31 milliseconds.
+        pause = max(0.0, min(idle_at, self._dies_at, time.monotonic() + 3600) - time.monotonic())
         return 1000 * (pause if self._live.cgroup is not None else min(pause, _SAMPLE_IDLE_SECONDS))
 
     def _look_at_clocks(self) -> None:

@@ -13,7 +13,7 @@ import select
 import struct
 import time
 
-from ..errors import SandboxFailed
+from ..errors import InvalidRequest, SandboxFailed
 from . import kernel
 from .cgroup import Cgroup
 from .init import ASKS, FAILED, LISTENS, MICROSECONDS, PASS_INTERRUPT, READY
@@ -44,6 +44,7 @@ _DESCRIPTORS = {
     READY: ("work", "network"), ASKS: ("listener",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
 }  # fmt: skip
 _CMSG_CLOEXEC = 0x40000000
+_E2BIG = 7
 _SIGINT, _SIGSTOP, _SIGKILL, _SIGCHLD = 2, 19, 9, 17
 
 
@@ -189,7 +190,12 @@ class Live:
                 setattr(self, name, number)
             self.counters += numbers[len(names) :]
         if kind == FAILED:
-            raise SandboxFailed(f"the sandbox could not be set up: {body.decode('utf-8', 'replace')}")
+            said = body.decode("utf-8", "replace")
+            if said.endswith(os.strerror(_E2BIG)):
+                raise InvalidRequest(
+                    "args and env: the kernel gives a program 2 MiB for both, and 128 KiB for each; use files or stdin"
+                )
+            raise SandboxFailed(f"the sandbox could not be set up: {said}")
         if kind == READY and self.work < 0:
             raise SandboxFailed("the sandbox is ready without a working directory")
         return kind, body

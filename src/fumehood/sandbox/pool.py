@@ -138,6 +138,12 @@ class Pool:
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise SandboxFailed(f"no warm sandbox was ready after {seconds:g} seconds")
 
+    @property
+    def waiting(self) -> int:
+        """How many sandboxes wait to be taken."""
+        stocks = list(self._stocks.values())  # copied at once: the keeper changes it meanwhile
+        return sum(len(shelf.ready) for stock in stocks for shelf in list(stock.shelves.values()))
+
     def close(self) -> None:
         """End every zygote and all that was forked from it, and wait until they are dead."""
         with self._changed:

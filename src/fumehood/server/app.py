@@ -2,65 +2,73 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI
-from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
-from . import faults
+from .. import __version__
+from . import faults, operations
+from .answers import Json
 from .auth import caller_of
-from .doors import riza
-from .faults import Fault
+from .dashboard import forms, login, pages, parts
+from .doors import mcp, native, piston, riza, sandboxfusion, sessions, tenants
+from .faults import Fault, Status
+from .flow import Bounded
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from collections.abc import AsyncIterator
 
     from .service import Service
 
-#: What a request's body may hold: the contract's code, input, files and variables at their most, as JSON.
-BODY_BYTES = 64 << 20
+#: How many requests may wait besides those whose programs run.
+_OTHERS = 128
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Status, "description": why}
+    for status, why in {
+        400: "the request is none, or asks for what cannot be", 401: "no key, or one that is not known",
+        403: "the key may not do that", 404: "there is no such thing in the key's project",
+        409: "not in this state", 410: "the session has ended", 413: "the body is too long",
+        429: "a quota is used up; Retry-After says when to come again", 500: "a fault of the service's",
+        503: "something that the service needs is not there",
+    }.items()
+}  # fmt: skip
 
 
 def make(service: Service) -> FastAPI:
     """Return the application over a service, which stays its caller's."""
-    app = FastAPI(title="Fumehood", docs_url=None, redoc_url=None)
-    app.state.service = service
-    faults.install(app)
-    app.include_router(riza.router)
 
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
-        """Say that the process answers."""
-        return {"status": "ok"}
+    @asynccontextmanager
+    async def living(_app: FastAPI) -> AsyncIterator[None]:
+        # An endpoint waits for its program in one of these.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = service.settings.at_once + _OTHERS
+        service.builder.start()
+        async with models.living():
+            yield
+        await anyio.to_thread.run_sync(service.close)
+
+    app = FastAPI(
+        title="Fumehood", version=__version__, docs_url=None, redoc_url=None, lifespan=living, default_response_class=Json,
+        responses=_ERRORS,
+        # FastAPI's own spans and logs would hold paths, queries and what errors quote: ours are in watching.py.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False},
+    )  # fmt: skip
+    app.state.service = service
+    operations.gauges(service)
+    faults.install(app)
+    for door in (operations, native, sessions, tenants, riza, piston, sandboxfusion):
+        app.include_router(door.router)
+    for part in (login, parts, pages, forms):
+        app.include_router(part.router)
+    models = mcp.Door(service)
+    app.router.routes.append(Route(mcp.PATH, models))
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     def unknown(path: str, _caller: object = Depends(caller_of)) -> None:
         """Answer for every other path, after the key was looked at."""
         raise Fault(404, f"there is nothing at /{path}")
 
-    app.add_middleware(_Bounded)
+    app.add_middleware(Bounded, service=service)
     return app
-
-
-class _Bounded:
-    """Refuses bodies that are too long, by what they say and by what they are."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        left = BODY_BYTES
-
-        async def counted() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                # FastAPI lets this pass, and takes others for a body that cannot be read.
-                raise HTTPException(413, f"a request's body holds {BODY_BYTES >> 20} MiB at most")
-            return message
-
-        await self._app(scope, counted, send)

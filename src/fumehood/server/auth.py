@@ -1,24 +1,102 @@
-"""Who asks: `Authorization: Bearer KEY`, where a key may be any text, spaces included."""
+"""Who asks: `Authorization: Bearer KEY`, where a key may be any text, spaces included; and what the key may do."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
+from .dashboard import cookies
 from .faults import Fault
+from .store.common import Caller
+from .store.keys import Quotas
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .service import Service
-    from .store.keeping import Caller
+    from .store.keeping import Store
+
+#: For so long a server takes a key for good without asking the database: another server's revocation counts after that.
+_TRUSTED_SECONDS = 1.0
+_MOST_KNOWN = 10_000
 
 
-def caller_of(request: Request) -> Caller:
-    """Return who asks. Raises a 401 where it is nobody that is known."""
-    scheme, _space, key = request.headers.get("authorization", "").partition(" ")
+class Doorman:
+    """Finds whose a key is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._lock = store, threading.Lock()
+        self._known: dict[str, tuple[float, Caller, Quotas]] = {}
+
+    async def look_up(self, key: str) -> tuple[Caller, Quotas] | None:
+        """Return who has a key, and its project's quotas; None where nobody has."""
+        known = self._known.get(key)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1], known[2]
+        return await run_in_threadpool(self._ask, key)
+
+    def look_up_id(self, key_id: str) -> tuple[Caller, Quotas] | None:
+        """Return the same for a key's id; asked anew each time, so that a revoked key's visit is over at once."""
+        caller = self._store.keys.caller_by_id(key_id)
+        return None if caller is None else (caller, self._quotas(caller))
+
+    def forget(self) -> None:
+        """Ask anew from now on: a key or a quota was changed here."""
+        with self._lock:
+            self._known.clear()
+
+    def _ask(self, key: str) -> tuple[Caller, Quotas] | None:
+        until = time.monotonic() + _TRUSTED_SECONDS
+        caller = self._store.keys.caller(key)
+        if caller is None:
+            return None
+        quotas = self._quotas(caller)
+        with self._lock:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = (until, caller, quotas)
+        return caller, quotas
+
+    def _quotas(self, caller: Caller) -> Quotas:
+        project = self._store.keys.project(caller.project_id)
+        return Quotas() if project is None else project.quotas
+
+
+async def caller_of(request: Request) -> Caller:
+    """Return who asks. Raises a 401 where it is nobody that is known, a 429 where the project asks too often."""
     service: Service = request.app.state.service
-    caller = service.store.caller(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
-    if caller is None:
+    if "authorization" in request.headers:
+        scheme, _space, key = request.headers["authorization"].partition(" ")
+        found = await service.doorman.look_up(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+    else:
+        visit = cookies.of_our_scripts(request, service.vault)
+        found = None if visit is None else await run_in_threadpool(service.doorman.look_up_id, visit.key_id)
+    if found is None:
         # Word for word what the contract has.
         raise Fault(401, "unauthenticated")
+    request.state.caller = found[0]  # the log says who asked
+    service.gate.count(*found)
+    return found[0]
+
+
+def with_scope(scope: str) -> Callable[[Request], Awaitable[Caller]]:
+    """Return what finds the caller, and raises a 403 where its key may not do this."""
+
+    async def caller(request: Request) -> Caller:
+        found = await caller_of(request)
+        if not found.may(scope):
+            raise Fault(403, f"this key may not do that: it lacks the scope {scope!r}")
+        return found
+
     return caller
+
+
+Executing = Annotated[Caller, Depends(with_scope("execute"))]
+Reading = Annotated[Caller, Depends(with_scope("read"))]
+Managing = Annotated[Caller, Depends(with_scope("manage"))]
+Keeping = Annotated[Caller, Depends(with_scope("keys"))]
+Admin = Annotated[Caller, Depends(with_scope("admin"))]

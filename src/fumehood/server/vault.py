@@ -6,6 +6,7 @@ newest first, are for rotation: new things are written with the first, old ones 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -32,6 +33,8 @@ class Vault:
             raise ConfigurationError(
                 "the service's key is none: 32 random bytes in URL-safe base64, as Fernet has them"
             ) from error
+        # By a key of their own, made of the newest: no stored secret is a visit, and none outlives a rotation.
+        self._visits = Fernet(base64.urlsafe_b64encode(hashlib.sha256(b"fumehood visits" + keys[0].encode()).digest()))
         # By the oldest, so that API keys outlive a rotation.
         self._pepper = hashlib.sha256(b"fumehood api keys" + keys[-1].encode()).digest()
 
@@ -65,6 +68,17 @@ class Vault:
             raise ConfigurationError(
                 "a stored secret was encrypted with another key than the service has: give the old one beside the new"
             ) from error
+
+    def seal(self, text: str) -> str:
+        """Return a text that only `unseal` reads, to be given to a browser."""
+        return self._visits.encrypt(text.encode()).decode("ascii")
+
+    def unseal(self, sealed: str) -> str | None:
+        """Undo that; None where it was not sealed here."""
+        try:
+            return self._visits.decrypt(sealed.encode("ascii", "replace")).decode()
+        except InvalidToken:
+            return None
 
     def fingerprint(self, key: str) -> str:
         """Return what stands for an API key in the database."""

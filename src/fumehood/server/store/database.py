@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from ...errors import ConfigurationError
-from .tables import HEAD, METADATA
+from ...errors import ConfigurationError, InvalidRequest, StoreUnavailable
+from .tables import HEAD, METADATA, make_append_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,32 +31,49 @@ class Database:
             self._engine = sa.create_engine(
                 url, pool_size=16, max_overflow=48, pool_pre_ping=not url.startswith("sqlite")
             )
-        except (sa.exc.ArgumentError, ImportError) as error:
+        except ImportError as error:
+            raise ConfigurationError(
+                f"database {_without_password(url)!r} cannot be used: {error}; for PostgreSQL install fumehood[postgresql]"
+            ) from error
+        except sa.exc.ArgumentError as error:
             raise ConfigurationError(f"database {_without_password(url)!r} cannot be used: {error}") from error
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         if self._is_sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)
         try:
             self._bring_up_to_date()
-        except sa.exc.DBAPIError as error:
-            raise ConfigurationError(f"database {_without_password(url)!r} cannot be opened: {error.orig}") from error
+        except StoreUnavailable as error:
+            raise ConfigurationError(f"database {_without_password(url)!r} cannot be opened: {error}") from error
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Give a connection to read by."""
-        with self._engine.connect() as connection:
+        """Give a connection to read by. Raises `StoreUnavailable`."""
+        with self._translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Give a connection whose changes are all kept when the block ends, or none where it raises."""
-        with self._engine.connect() as connection:
+        """Give a connection whose changes are all kept when the block ends, or none where it raises. Raises `StoreUnavailable`."""
+        with self._translated(), self._engine.connect() as connection:
             if self._is_sqlite:
                 # At once: who reads first and then wants to write may be refused in the middle.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
             # Without this, as where the block raises, leaving the connection undoes it all.
             connection.commit()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.DataError, UnicodeError) as error:
+            raise InvalidRequest(
+                "a text has a character that the service's database cannot keep: NUL, or half of one"
+            ) from error
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            # Without the statement and its values: what was to be kept is nobody's to read here.
+            words = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+            raise StoreUnavailable(f"the service's database does not answer as it should: {words}") from error
 
     def close(self) -> None:
         """Close every connection."""
@@ -67,6 +84,7 @@ class Database:
             there = sa.inspect(connection).get_table_names()
             if "alembic_version" not in there and "projects" not in there:
                 METADATA.create_all(connection)
+                make_append_only(connection)
                 connection.exec_driver_sql(
                     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
                 )
