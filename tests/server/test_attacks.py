@@ -6,8 +6,13 @@ import asyncio
 import contextlib
 import json
 import socket
+import statistics
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -260,3 +265,105 @@ def test_one_tool_with_a_schema_that_is_none_takes_no_other_from_mcps_clients(
         asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
         listed = client.post("/mcp", json=asked, headers=accept).text
     assert all(f'"{name}"' in listed for name in ("bad", "worse", "good")), listed[:300]
+
+
+# One tenant among others
+
+
+def test_a_flood_of_one_project_lets_another_run_next(tmp_path: Path) -> None:
+    with (
+        Served(tmp_path, "--at-once", "2") as served,
+        _client(served, KEY) as admin,
+        _tenant(served, admin) as flood,
+        _tenant(served, admin) as other,
+    ):
+        over = threading.Event()
+
+        def go_on() -> None:
+            while not over.is_set():
+                flood.post("/v1/executions", json={"code": "import time; time.sleep(0.5)"})
+
+        threads = [threading.Thread(target=go_on) for _each in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        took = []
+        for _each in range(5):
+            began = time.monotonic()
+            assert other.post("/v1/executions", json={"code": "print(1)"}).json()["stdout"] == "1\n"
+            took.append(time.monotonic() - began)
+        over.set()
+        for thread in threads:
+            thread.join()
+    # It waits for one of the two places, which come free every quarter of a second; in turn it would be one of seven.
+    assert statistics.median(took) < 0.9
+
+
+def test_a_project_waits_with_no_more_than_the_server_runs_at_one_time(tmp_path: Path) -> None:
+    with Served(tmp_path, "--at-once", "2") as served, ThreadPoolExecutor(8) as threads:
+        ask = partial(httpx.post, f"{served.url}/v1/execute", headers={"authorization": f"Bearer {KEY}"}, timeout=60)
+        sleeps = {"code": "import time; time.sleep(1)", "language": "python"}
+        answers = list(threads.map(lambda _n: ask(json=sleeps), range(8)))
+    refused = [each for each in answers if each.status_code == 429]
+    assert (len(refused), len(answers) - len(refused)) == (4, 4)
+    assert {each.headers["retry-after"] for each in refused} == {"1"}
+
+
+def test_builds_of_one_project_that_wait_are_bounded(served: Served, admin: httpx.Client) -> None:
+    body = {
+        "name": "r",
+        "language": "python",
+        "manifest_file": {"name": "requirements.txt", "contents": "no-such-package==1"},
+    }
+    with _tenant(served, admin) as client:
+        answers = [client.post("/v1/runtimes", json=body) for _each in range(30)]
+        assert {each.status_code for each in answers} == {200, 429}
+        assert answers[-1].headers["retry-after"] == "30"
+        for each in client.get("/v1/runtimes").json()["runtimes"]:
+            client.delete(f"/v1/runtimes/{each['id']}")
+
+
+def test_checkpoints_count_as_sessions(served: Served, admin: httpx.Client) -> None:
+    with _tenant(served, admin, concurrency=2) as client:
+        session = client.post("/v1/sessions", json={}).json()["id"]
+        kept = client.post(f"/v1/sessions/{session}/checkpoints")
+        assert kept.status_code == 200
+        assert client.post(f"/v1/sessions/{session}/checkpoints").status_code == 429
+        assert client.post("/v1/sessions", json={}).status_code == 429
+        # Going back takes nothing more.
+        assert (
+            client.post(f"/v1/sessions/{session}/restore", json={"checkpoint_id": kept.json()["id"]}).status_code == 200
+        )
+
+
+def test_a_key_revokes_none_that_may_do_more(served: Served, admin: httpx.Client) -> None:
+    mine = admin.get("/v1/keys").json()["keys"][0]["id"]
+    weak = admin.post("/v1/keys", json={"name": "k", "scopes": ["keys"]}).json()["key"]
+    with _client(served, weak) as client:
+        refused = client.delete(f"/v1/keys/{mine}")
+    assert refused.status_code == 400
+    assert "may do more" in refused.json()["message"]
+
+
+def test_values_of_variables_that_are_named_like_secrets_are_not_kept(admin: httpx.Client) -> None:
+    env = {"OPENAI_API_KEY": "correct-horse", "db_password": "battery-staple", "DEBUG": "true"}
+    made = admin.post("/v1/execute", json={"language": "python", "code": "1", "env": env}).json()["id"]
+    kept = admin.get(f"/v1/executions/{made}").json()["details"]["request"]["env"]
+    assert kept == {"OPENAI_API_KEY": "***", "db_password": "***", "DEBUG": "true"}
+
+
+@pytest.mark.parametrize("there", ["http://[", "//[", "/\\evil.example", "/%5b"])
+def test_odd_addresses_on_the_way_in_are_no_failure(served: Served, there: str) -> None:
+    assert httpx.get(f"{served.url}/login", params={"next": there}).status_code == 200
+    answer = httpx.post(f"{served.url}/login", data={"key": "x", "next": there})
+    assert answer.status_code == 401
+    assert httpx.post(f"{served.url}/login", data={"key": "x"}, headers={"origin": "http://["}).status_code == 403
+
+
+def test_logging_in_counts_as_a_request(served: Served, admin: httpx.Client) -> None:
+    with _tenant(served, admin, requests_per_minute=30) as client:
+        key = client.headers["x-key"]
+        seen = [httpx.post(f"{served.url}/login", data={"key": key}).status_code for _each in range(40)]
+        assert seen[-1] == 429
+        # And leaves a request for what is done when this ends.
+        time.sleep(2.2)

@@ -42,6 +42,7 @@ class Builder:
         self._host = Host(notice=say_nothing, without=frozenset(without))
         self._wake, self._lock = threading.Event(), threading.Lock()
         self._is_stopping = False
+        self._latest_project = ""
         # The build that runs: its revision's id, and the descriptor that ends it.
         self._current: tuple[str, int] | None = None
         # Revisions that were built elsewhere, and are to be built here too.
@@ -114,8 +115,9 @@ class Builder:
                 self._make(revision, lambda _line: None)
             except FumehoodError as error:
                 self._failed[name] = str(error)
-        taken = self._store.runtimes.take(self._id)
+        taken = self._store.runtimes.take(self._id, self._latest_project)
         if taken is not None:
+            self._latest_project = taken.project_id
             self._build(taken)
         return taken is not None
 

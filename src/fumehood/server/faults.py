@@ -92,6 +92,10 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, errors.FumehoodError):
+        if isinstance(error, errors.StoreUnavailable):
+            # Its words name hosts and users; callers need none of them.
+            log.error("the database: %s", error)
+            return Fault(503, "the service's database does not answer: try again", kind=type(error).__name__)
         status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
         return Fault(
             status, str(error), retry_after=0 if isinstance(error, _FINAL) else None, kind=type(error).__name__

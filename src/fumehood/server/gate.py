@@ -10,6 +10,7 @@ import datetime as dt
 import math
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .faults import Fault
@@ -28,14 +29,18 @@ _AGAIN_SECONDS = 3600
 class Gate:
     """One for each server: requests and executions are counted by it alone, the other two by the database for all of them.
 
-    `at_once` executions run at one time for all projects together; others wait.
+    `at_once` executions run at one time for all projects together; others wait, as many of a project, and the project that has the
+    fewest running is next.
     """
 
     def __init__(self, store: Store, at_once: int) -> None:
         self._store, self._lock = store, threading.Lock()
         #: Writes down what a project's sessions have used, whether or not a cell runs.
         self.settle: Callable[[str], None] = lambda _project: None
-        self._places = threading.BoundedSemaphore(at_once)
+        self._at_once, self._turn = at_once, threading.Condition()
+        # Projects to their executions: those that have a place, and those that wait for one.
+        self._placed: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
         self._quotas: dict[str, Quotas] = {}
         self._running: dict[str, int] = {}
         # Project to what is left of its minute, and when that was so.
@@ -62,12 +67,41 @@ class Gate:
         if quotas is not None:
             self._check_store(caller, quotas)
         with self._among_others(caller.project_id, None if quotas is None else quotas.concurrency):
-            if not self._places.acquire(timeout=_WAIT_SECONDS):
-                raise _over("the executions that this server runs at one time", 1)
+            self._take_place(caller.project_id)
             try:
                 yield
             finally:
-                self._places.release()
+                with self._turn:
+                    self._leave(self._placed, caller.project_id)
+                    self._turn.notify_all()
+
+    def _take_place(self, project: str) -> None:
+        with self._turn:
+            if self._is_next(project):
+                self._placed[project] += 1
+                return
+            if self._waiting[project] >= self._at_once:
+                raise _busy(f"{self._at_once} executions of the project wait already")
+            self._waiting[project] += 1
+            try:
+                if not self._turn.wait_for(lambda: self._is_next(project), _WAIT_SECONDS):
+                    raise _busy(f"none of its {self._at_once} places came free in {_WAIT_SECONDS:g} seconds")
+                self._placed[project] += 1
+            finally:
+                self._leave(self._waiting, project)
+                # Another project may be next now.
+                self._turn.notify_all()
+
+    def _is_next(self, project: str) -> bool:
+        mine = self._placed[project]
+        others = (self._placed[each] for each in self._waiting if each != project)
+        return self._placed.total() < self._at_once and all(mine <= other for other in others)
+
+    @staticmethod
+    def _leave(place: Counter[str], project: str) -> None:
+        place[project] -= 1
+        if not place[project]:
+            del place[project]
 
     def beginning(self, caller: Caller, living: int, more: int) -> None:
         """Let so many sessions begin beside those that live: what is in one may run at any time. Raises a 429."""
@@ -114,6 +148,10 @@ class Gate:
             raise _over(f"{seconds} processor seconds a day", math.ceil((midnight - now).total_seconds()))
         if stored is not None and used.stored_bytes >= stored:
             raise _over(f"{stored} bytes in store (delete executions, tools or runtimes)", _AGAIN_SECONDS)
+
+
+def _busy(what: str) -> Fault:
+    return Fault(429, f"the server runs as many executions as it does at one time: {what}", retry_after=1)
 
 
 def _over(what: str, seconds: int) -> Fault:

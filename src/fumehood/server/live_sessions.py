@@ -206,18 +206,22 @@ class LiveSessions:
         with self._room(0 if live.session.death is None else 1, caller), self._anew(live):
             begin()
 
-    def checkpoint(self, live: LiveSession) -> dict[str, str]:
+    def checkpoint(self, caller: Caller, live: LiveSession) -> dict[str, str]:
         """Remember what one holds; return what is told of that."""
         if len(live.checkpoints) >= _CHECKPOINTS:
             raise Fault(429, f"session {live.id} has {_CHECKPOINTS} checkpoints: delete one", retry_after=0)
         name, at = new_id(), now()
-        with self._anew(live):
+        with self._room(1, caller), self._anew(live):
             live.checkpoints[name] = (at, live.session.checkpoint())
         return {"id": name, "session_id": live.id, "language": live.session.language, "created_at": at}
 
     def living(self) -> int:
         """Return how many there are that have not ended."""
         return sum(each.session.death is None for each in list(self._all.values()))
+
+    def _held(self) -> int:
+        # What a checkpoint holds is as much as a session.
+        return sum((each.session.death is None) + len(each.checkpoints) for each in self._all.values())
 
     def close(self) -> None:
         """End all."""
@@ -258,7 +262,9 @@ class LiveSessions:
         try:
             self._service.store.executions.add(caller.project_id, kept, result.connections, result.refusals)
         except StoreUnavailable as error:
-            raise Fault(503, f"the cell ran, but that could not be kept: {error}", retry_after=0) from error
+            raise Fault(
+                503, "the cell ran, but that could not be kept: the service's database does not answer", retry_after=0
+            ) from error
 
     def _keep(self, live: LiveSession) -> LiveSession:
         with self._lock:
@@ -293,13 +299,16 @@ class LiveSessions:
     @contextlib.contextmanager
     def _room(self, count: int, caller: Caller) -> Any:
         self._forget_dead()
-        mine = sum(each.session.death is None for each in self.listed(caller))
+        mine = sum((each.session.death is None) + len(each.checkpoints) for each in self.listed(caller))
         self._service.gate.beginning(caller, mine, count)
         most = self._service.settings.sessions
         with self._lock:
-            living = sum(each.session.death is None for each in self._all.values())
-            if living + self._coming + count > most:
-                raise Fault(429, f"{most} sessions live on this server: delete one, or come again", retry_after=10)
+            if count and self._held() + self._coming + count > most:
+                raise Fault(
+                    429,
+                    f"{most} sessions and checkpoints are on this server: delete one, or come again",
+                    retry_after=10,
+                )
             self._coming += count
         try:
             yield

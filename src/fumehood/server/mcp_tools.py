@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     BenchOf = Callable[[Context], Bench]
     Work = Callable[[Bench, Mapping[str, Any], int], list[Content]]
 
+#: Where calls wait for their programs: nobody else does.
+_THREADS = anyio.CapacityLimiter(256)
 #: Of a file, so much is read at once: in base64 it is not too long for a text.
 _PIECE_BYTES = words.TEXT_CHARACTERS * 7 // 10
 _NAME_CHARACTERS = 56
@@ -168,7 +170,7 @@ async def _to_its_end(work: Callable[[], CallToolResult], stop: Callable[[], Non
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         try:
-            result = await anyio.to_thread.run_sync(work)
+            result = await anyio.to_thread.run_sync(work, limiter=_THREADS)
         finally:
             ended.set()
     return result

@@ -58,7 +58,7 @@ class Settings(Record):
     sessions: int = 256
     most_seconds: float = 900.0
     most_memory_bytes: int = 4096 * MiB
-    most_output_bytes: int = 64 * MiB
+    most_output_bytes: int = 20 * MiB
     metrics: Literal["key", "local", "open"] = "key"
 
 
@@ -84,7 +84,7 @@ class Service:
         self.gate = Gate(store, self.settings.at_once)
         self.builder = Builder(store, engine.without)
         #: For what runs as long as its program does.
-        self.threads = ThreadPoolExecutor(self.settings.at_once + 64, "fumehood-run")
+        self.threads = ThreadPoolExecutor(4 * self.settings.at_once + 64, "fumehood-run")
         self.sessions = LiveSessions(self)
         self.watch, self.readiness = Watch(), Readiness(self)
         self._is_stopping = False
@@ -192,7 +192,11 @@ class Service:
             self.store.executions.add(caller.project_id, kept, result.connections, result.refusals)
         except StoreUnavailable as error:
             # Nothing that is not kept is answered for; and clients that try again would run it a second time.
-            raise Fault(503, f"the program ran, but that could not be kept: {error}", retry_after=0) from error
+            raise Fault(
+                503,
+                "the program ran, but that could not be kept: the service's database does not answer",
+                retry_after=0,
+            ) from error
         return said
 
     def _check_stop(self) -> None:

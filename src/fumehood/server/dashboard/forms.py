@@ -79,7 +79,8 @@ def make_runtime(form: Managing, service: Behind) -> Response:
         fault = fault_of(error)
         if fault.status != 400:
             raise
-        listed = service.store.runtimes.listed(form.visitor.caller.project_id, limit=500)
+        may_read = form.visitor.caller.may("read")
+        listed = service.store.runtimes.listed(form.visitor.caller.project_id, limit=500) if may_read else []
         page = render("runtimes.html", form.visitor, runtimes=listed, problem=fault.message, given=form.values)
         return _with_status(page, 400)
     return RedirectResponse(f"/runtimes/{json.loads(bytes(made.body))['id']}", 303)
@@ -94,7 +95,9 @@ def delete_runtime(runtime_id: str, form: Managing, service: Behind) -> Response
 
 @router.post("/tools/{tool_id}")
 def run_tool(tool_id: str, form: Running, service: Behind) -> Response:
-    """Run a tool on the input that was written, and show what came of it."""
+    """Run a tool on the input that was written, and show what came of it, beside its code."""
+    if not form.visitor.caller.may("read"):
+        raise Fault(403, "this key may not do that: it lacks the scope 'read', to see the tool's page")
     tool, text = tool_of(service, form.visitor, tool_id), form.get("input")
     try:
         body = riza_types.ToolExec(input=json.loads(text) if text.strip() else None)

@@ -62,6 +62,7 @@ async def enter(request: Request) -> Response:
         answer = render("login.html", None, next=there, problem="No key of this service is written like that.")
         answer.status_code = 401
         return answer
+    service.gate.count(*found)
     caller = found[0]
     if not caller.scopes:
         raise Fault(403, "this key has no scopes: there is no page that it opens")

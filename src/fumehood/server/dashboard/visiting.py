@@ -160,10 +160,9 @@ async def form_values(request: Request) -> dict[str, str]:
 
 def same_site(path: str) -> str:
     """Return a path of ours to go to after the log-in; "/" where it is anything else."""
-    parts = urlsplit(path)
     # Browsers take a backslash for a slash, and leave blanks and control characters out.
     ours = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return path if ours and " " not in path and not parts.scheme and not parts.netloc else "/"
+    return path if ours and " " not in path and _host_of(path) == "" else "/"
 
 
 Looking = Annotated[Visitor, looking("read")]
@@ -191,9 +190,16 @@ def _check_scope(visitor: Visitor, scope: str) -> None:
         raise Fault(403, f"your key may not do that: it lacks the scope {scope!r}")
 
 
+def _host_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
+
+
 def _check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host_of(origin) != request.headers.get("host"):
         raise Fault(403, f"a form came from {origin[:100]}, which is not this service: nothing was done")
 
 

@@ -5,6 +5,7 @@ A program that fails is a 200 with its exit code, which is never negative: its c
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -48,7 +49,13 @@ _V8_MIB = 128
 # Two MiB, less what is there anyway.
 _COMMAND_BYTES = 2000 << 10
 _PAGE = 100
+#: Of one project, how many revisions may wait to be built.
+_BUILDS = 20
 
+# Names of variables whose values are not kept.
+_SECRETIVE = re.compile(
+    r"KEY|TOKEN|SECRET|PASS|PWD|AUTH|CRED|DSN|COOKIE|SESSION|CERT|PRIVATE|_URL$|_URI$", re.IGNORECASE
+)
 _DOOR = "riza"
 Limit = Annotated[int, Query(ge=0, le=_PAGE)]
 # Clients that have no last id send an empty one. No id has a NUL, and a database takes none.
@@ -180,7 +187,7 @@ def list_secrets(caller: Reading, service: Behind, limit: Limit = _PAGE, startin
 @router.post("/v1/runtimes")
 def create_runtime(body: riza.RuntimeCreate, caller: Managing, service: Behind) -> Json:
     """Keep a runtime, which is built in the background."""
-    service.gate.storing(caller)
+    _check_builds(service, caller)
     manifest = _manifest(body.manifest_file, body.language)
     imports = body.additional_python_imports
     made = service.store.runtimes.add(caller, body.name, body.language, body.engine, manifest, imports)
@@ -213,7 +220,7 @@ def delete_runtime(runtime_id: str, caller: Managing, service: Behind) -> Json:
 @router.post("/v1/runtimes/{runtime_id}/revisions")
 def create_revision(runtime_id: str, body: riza.RevisionCreate, caller: Managing, service: Behind) -> Json:
     """Keep a new revision of a runtime, which is built in the background."""
-    service.gate.storing(caller)
+    _check_builds(service, caller)
     runtime = _runtime_of(service, caller, runtime_id)
     manifest = _manifest(body.manifest_file, runtime.language)
     made = service.store.runtimes.revise(caller, runtime.id, manifest, body.additional_python_imports)
@@ -272,6 +279,12 @@ def _asked(body: riza.Lenient, kind: str, language: str) -> Asked:
 
 def _runtime_of(service: Service, caller: Caller, name: str) -> Runtime:
     return found(service.store.runtimes.get(caller.project_id, service.known(name)), "runtime", name)
+
+
+def _check_builds(service: Service, caller: Caller) -> None:
+    service.gate.storing(caller)
+    if service.store.runtimes.waiting(caller.project_id) >= _BUILDS:
+        raise Fault(429, f"{_BUILDS} builds of the project wait: come again when one has ended", retry_after=30)
 
 
 def _manifest(file: riza.ManifestFile, language: str) -> tuple[str, str]:
@@ -405,4 +418,10 @@ def _kept(body: riza.Lenient) -> dict[str, Any]:
     for host in (asked.get("http") or {}).get("allow", []):
         for auth in (host.get("auth") or {}).values():
             auth.update(dict.fromkeys(auth.keys() & {"token", "value", "password"}, "***"))
+    env = asked.get("env")
+    if isinstance(env, dict):
+        env.update(dict.fromkeys(filter(_SECRETIVE.search, env), "***"))
+    for each in env if isinstance(env, list) else ():
+        if each.get("value") and _SECRETIVE.search(each["name"]):
+            each["value"] = "***"
     return asked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -15,6 +17,7 @@ from ..answers import Json, event
 from ..auth import Executing, Reading
 from ..behind import Behind
 from ..faults import Fault
+from ..watching import carried
 from .native import STREAM, STREAM_HEADERS, wants_stream
 from .native_types import CellBody, ForkBody, LimitsBody, NetworkBody, RestoreBody, SessionBody, laid
 
@@ -61,7 +64,8 @@ def delete(session_id: str, caller: Executing, service: Behind) -> Json:
 async def run(session_id: str, body: CellBody, request: Request, caller: Executing, service: Behind) -> Response:
     """Run a cell. With `Accept: text/event-stream` its events are streamed; its caller's going away leaves it running."""
     live = service.sessions.get(caller, session_id)
-    cell = await run_in_threadpool(service.sessions.run, caller, live, body.code, body.timeout, _DOOR)
+    begin = carried(partial(service.sessions.run, caller, live, body.code, body.timeout, _DOOR))
+    cell = await asyncio.get_running_loop().run_in_executor(service.threads, begin)
     if wants_stream(request):
         return StreamingResponse(_streamed(cell, 0), media_type=STREAM, headers=STREAM_HEADERS)
     # No thread waits with it: as many callers may wait as want to.
@@ -114,7 +118,7 @@ def fork(session_id: str, caller: Executing, service: Behind, body: ForkBody | N
 @router.post("/{session_id}/checkpoints")
 def checkpoint(session_id: str, caller: Executing, service: Behind) -> Json:
     """Remember what it holds now."""
-    return Json(service.sessions.checkpoint(service.sessions.get(caller, session_id)))
+    return Json(service.sessions.checkpoint(caller, service.sessions.get(caller, session_id)))
 
 
 @router.get("/{session_id}/checkpoints")

@@ -139,9 +139,17 @@ class Keys:
         return [_key(row) for row in rows]
 
     def revoke(self, by: Caller, key_id: str) -> bool:
-        """Have a key of the caller's project open nothing from now on; False where there is none."""
+        """Have a key of the caller's project open nothing from now on; False where there is none.
+
+        Raises `InvalidRequest` where it may do more than the caller's.
+        """
         mine = (t.keys.c.id == key_id) & (t.keys.c.project_id == by.project_id) & t.keys.c.revoked_at.is_(None)
         with self._database.write() as connection:
+            scopes = str(connection.execute(sa.select(t.keys.c.scopes).where(mine)).scalar() or "").split()
+            if not by.may("admin") and (more := [each for each in scopes if not by.may(each)]):
+                raise InvalidRequest(
+                    f"the key has the scope {more[0]!r}, which yours has not: a key revokes none that may do more"
+                )
             done = connection.execute(t.keys.update().where(mine).values(revoked_at=now())).rowcount > 0
             if done:
                 note(connection, by, "key.revoke", key_id)

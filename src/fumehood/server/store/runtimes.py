@@ -22,11 +22,12 @@ _LOG_CHARACTERS = 256 << 10
 
 
 class Revision(Record):
-    """One revision; it never changes but for its build's `status` and `log`. `language` is its runtime's."""
+    """One revision; it never changes but for its build's `status` and `log`. `language` and `project_id` are its runtime's."""
 
     id: str
     runtime_id: str
     language: str
+    project_id: str
     manifest_name: str
     manifest: str
     python_imports: str
@@ -123,14 +124,27 @@ class Runtimes:
             note(connection, by, "runtime.delete", runtime)
         return [row[0] for row in rows]
 
+    def waiting(self, project: str) -> int:
+        """Return how many revisions of a project's are to be built, or are."""
+        query = (
+            sa.select(sa.func.count()).select_from(t.runtime_revisions)
+            .join(t.runtimes, t.runtimes.c.id == t.runtime_revisions.c.runtime_id)
+            .where(t.runtimes.c.project_id == project, t.runtime_revisions.c.status.in_(("pending", "building")))
+        )  # fmt: skip
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     # What builds them, for all projects
 
-    def take(self, builder: str) -> Revision | None:
-        """Take a revision that is to be built, for the builder that asks; None where there is none."""
+    def take(self, builder: str, after: str = "") -> Revision | None:
+        """Take a revision that is to be built, for the builder that asks; None where there is none.
+
+        `after`: the project whose revision it built last, which waits for the others.
+        """
         r = t.runtime_revisions.c
         stale = written(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=STALE_SECONDS))
         free = (r.status == "pending") | ((r.status == "building") & (r.builder_seen_at < stale))
-        query = _OF_PROJECT.where(free).order_by(r.id).limit(1)
+        query = _OF_PROJECT.where(free).order_by(t.runtimes.c.project_id == after, r.id).limit(1)
         with self._database.write() as connection:
             row = connection.execute(query.with_for_update(of=t.runtime_revisions, skip_locked=True)).mappings().first()
             if row is None:
@@ -162,20 +176,24 @@ class Runtimes:
     ) -> Revision:
         revision, runtime, language = names
         made = Revision(
-            id=revision, runtime_id=runtime, language=language, manifest_name=manifest[0], manifest=manifest[1],
+            id=revision, runtime_id=runtime, language=language, project_id=by.project_id,
+            manifest_name=manifest[0], manifest=manifest[1],
             python_imports=imports, status="pending", created_at=now(),
         )  # fmt: skip
-        values = {name: value for name, value in made.as_dict().items() if name != "language"}
+        values = {name: value for name, value in made.as_dict().items() if name not in ("language", "project_id")}
         connection.execute(t.runtime_revisions.insert().values(values))
         use(connection, by.project_id, stored_bytes=size((manifest[1],)))
         return made
 
 
-_OF_PROJECT = sa.select(t.runtime_revisions, t.runtimes.c.language).join(
+_OF_PROJECT = sa.select(t.runtime_revisions, t.runtimes.c.language, t.runtimes.c.project_id).join(
     t.runtimes, t.runtimes.c.id == t.runtime_revisions.c.runtime_id
 )
 _WITH_REVISION = sa.select(
-    *(column.label(f"of_{column.name}") for column in t.runtimes.c), *t.runtime_revisions.c, t.runtimes.c.language
+    *(column.label(f"of_{column.name}") for column in t.runtimes.c),
+    *t.runtime_revisions.c,
+    t.runtimes.c.language,
+    t.runtimes.c.project_id,
 ).join(t.runtime_revisions, t.runtime_revisions.c.id == t.runtimes.c.revision_id)
 
 
