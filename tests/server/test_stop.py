@@ -175,7 +175,7 @@ def test_as_many_run_at_one_time_as_the_operator_says(tmp_path: Path) -> None:
         assert time.monotonic() - began > 1.2
         assert session_of(served)
         second = Asking(served, "/v1/sessions", {}).answer()
-        assert (second.status_code, "1 sessions live" in second.json()["message"]) == (429, True)
+        assert (second.status_code, "1 sessions and checkpoints" in second.json()["message"]) == (429, True)
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,17 @@ def get(language: str) -> Runtime:
                 from .javascript import JavaScript  # noqa: PLC0415 - likewise
 
                 return JavaScript(language)
-        raise UnknownLanguage(
-            f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}, or build a runtime of that name with "
-            "`fumehood runtime build --requirements FILE --name NAME`, or --package-json for JavaScript"
-        )
+        raise unknown(language)
     _LOADED[name] = __import__(f"{__name__}.{module}", fromlist=["RUNTIME"]).RUNTIME
     return _LOADED[name]
+
+
+def unknown(language: str) -> UnknownLanguage:
+    """Return the error that says that a language is none, and which there are."""
+    return UnknownLanguage(
+        f"language {language!r} is unknown: choose one of {', '.join(_MODULES)}, or build a runtime of that name with "
+        "`fumehood runtime build --requirements FILE --name NAME`, or --package-json for JavaScript"
+    )
 
 
 def language_of(file_name: str) -> str | None:

@@ -7,14 +7,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import InvalidRequest, StoreUnavailable, UnknownLanguage
+from ..errors import InvalidRequest, StoreUnavailable
 from ..protocol.credentials import StoredSecret
 from ..protocol.limits import MiB
 from ..protocol.record import Record
-from ..runtimes import functions, languages, packages
-from .auth import Doorman
+from ..runtimes import functions, languages, packages, unknown
 from .bounds import bounded
 from .builder import Builder
+from .doorman import Doorman
 from .faults import Fault
 from .gate import Gate
 from .ids import new_id
@@ -128,7 +128,7 @@ class Service:
             return name
         if revision:
             raise InvalidRequest(f"no runtime has the revision {revision!r}: make it again, or name an alias for it")
-        raise UnknownLanguage(f"language {language!r} is unknown: there are {', '.join(languages())}")
+        raise unknown(language)
 
     def with_secrets(self, caller: Caller, network: Network) -> Network:
         """Return a network with the texts of the project's stored secrets in it. Raises `InvalidRequest` where one is not there."""
