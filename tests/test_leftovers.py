@@ -11,6 +11,9 @@ from fumehood import Engine, ExecutionRequest, Limits, Session
 from fumehood.protocol.limits import MiB
 from tests.testing.leftovers import assert_nothing_is_left, settled
 
+# It counts, or kills, what belongs to this process: nothing else may come and go meanwhile.
+pytestmark = pytest.mark.alone
+
 LIMITS = Limits(wall_seconds=20, cpu_seconds=60, memory_bytes=512 * MiB)
 COLD_AND_WARM = pytest.mark.parametrize("warm_bytes", [0, 256 * MiB], ids=["cold", "warm"])
 

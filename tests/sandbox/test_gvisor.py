@@ -19,7 +19,10 @@ from fumehood.protocol.limits import MiB
 from tests.testing.leftovers import assert_nothing_is_left, settled
 from tests.testing.outside import LOOPBACK, Authority, NameServer, Server
 
-pytestmark = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,9 @@ from fumehood.errors import SandboxFailed
 from fumehood.sandbox import kernel
 from tests.testing.leftovers import assert_nothing_is_left, groups, settled
 
+# It counts, or kills, what belongs to this process: nothing else may come and go meanwhile.
+pytestmark = pytest.mark.alone
+
 
 def run(engine: Engine, code: str, **fields: object) -> ExecutionResult:
     return engine.execute(ExecutionRequest(code=code, **fields))  # type: ignore[arg-type]  # the callers' own
