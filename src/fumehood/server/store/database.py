@@ -29,7 +29,7 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             self._engine = sa.create_engine(
-                url, pool_size=16, max_overflow=48, pool_pre_ping=not url.startswith("sqlite")
+                url, pool_size=16, max_overflow=48, pool_use_lifo=True, pool_pre_ping=not url.startswith("sqlite")
             )
         except ImportError as error:
             raise ConfigurationError(
