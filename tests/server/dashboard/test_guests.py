@@ -5,6 +5,7 @@ Each way out is first shown to lead somewhere, from a page without our frame.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -136,12 +137,12 @@ def test_displayed_html_asks_for_nothing_from_anywhere(
         expect(page.frame_locator("iframe").nth(number).locator("u")).to_have_text("shown")
     page.wait_for_timeout(500)  # for what must not come there is nothing to wait for
     assert [name for name, each in elsewhere.items() if each.come.is_set()] == []
-    control = browser.new_page()
     for name, html in attacks.items():
-        control.goto(f"{served.url}/healthz")
-        control.set_content(html, wait_until="commit")
-        assert elsewhere[name].come.wait(10), f"{name} leads nowhere at all, so the test shows nothing"
-    control.close()
+        # A page for each: what one of them leads to may come in the way of the next.
+        with contextlib.closing(browser.new_page()) as control:
+            control.goto(f"{served.url}/healthz")
+            control.set_content(html, wait_until="commit")
+            assert elsewhere[name].come.wait(10), f"{name} leads nowhere at all, so the test shows nothing"
 
 
 def test_scripts_that_a_person_let_run_reach_no_network(
