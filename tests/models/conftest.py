@@ -13,7 +13,9 @@ from tests.testing.tiny_models import Parrot, random_model
 if TYPE_CHECKING:
     from fumehood.models.loading import Model
 
-#: A schema that pins every word.
+#: For commands that load a model: see `_need_torch`.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+#: The tool that `fumehood ask` offers.
 RUN = {
     "type": "function",
     "function": {
@@ -25,7 +27,11 @@ RUN = {
 
 
 def _need_torch() -> None:
-    pytest.importorskip("torch", reason="torch is not installed: ./scripts/test installs it where pip has a CPU build")
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed: ./scripts/test installs it where pip has a CPU build"
+    )
+    # Threads that wait for one another on a busy machine cost such small networks ten times their work.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from fumehood.errors import ModelFilesUnusable, ModelMisbehaved, ModelRefused, N
 from fumehood.llm.choose import Surroundings, choose
 from fumehood.llm.in_process import TransformersModel
 from fumehood.llm.port import SystemMessage, ToolSchema, UserMessage
+from tests.models.conftest import ONE_THREAD
 from tests.testing.tiny_models import call
 
 MakeParrot = Callable[..., Path]
@@ -24,7 +25,7 @@ QUESTION = UserMessage(text="What is 6 times 7?")
 
 def test_the_models_call_is_executed_by_the_sandbox(parrot: MakeParrot, tmp_path: Path) -> None:
     folder = parrot("I will run it.", *call("exec_python", code="print(6*7)"), then=("That is the answer",))
-    environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    environment = {**os.environ, **ONE_THREAD, "XDG_CONFIG_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "fumehood", "ask", "--model", f"transformers:{folder}", "--json", QUESTION.text],
         env=environment, capture_output=True, text=True, timeout=60, check=False,

@@ -35,13 +35,11 @@ class Grammars:
         self._tokenizer = from_mistral_tokenizer(tokenizer)
         self._call, self._arguments = tokens.call, tokens.arguments
 
-    def matcher(self, ask: Ask) -> LLMatcher | None:
-        """Return the grammar of an answer; None where it is free text. Raises `ChatRequestInvalid` for a schema."""
+    def matcher(self, ask: Ask) -> LLMatcher:
+        """Return the grammar of an answer. Raises `ChatRequestInvalid` for a schema that cannot be kept."""
         tools = [tool for tool in ask.tools if not isinstance(ask.choice, Named) or tool["name"] == ask.choice.name]
         if ask.choice == "none":
             tools = []
-        if not tools and ask.schema is None:
-            return None
         calls = [self._one(tool) for tool in tools]
         return self._compiled(_grammar(ask, calls), "response_format")
 
@@ -77,8 +75,9 @@ def _grammar(ask: Ask, calls: Sequence[str]) -> str:
         lines.append("call: " + " | ".join(f"({call})" for call in calls))
     if ask.schema is not None:
         lines.insert(0, f"start: {_json(ask.schema)}" + (" | calls" if calls else ""))
-    elif ask.choice == "auto":
-        lines = ["start: text? calls?", *lines, r"text: /(.|\n)+/"]
+    elif ask.choice in ("auto", "none"):
+        # Free text is held to it, too: its characters are whole ones, and none of its tokens is a control token.
+        lines = [f"start: text?{' calls?' if calls else ''}", *lines, r"text: /(.|\n)+/"]
     else:
         lines.insert(0, "start: calls")
     return "\n".join(lines) + "\n"

@@ -1,0 +1,86 @@
+"""`fumehood model serve`: a model's files over HTTP, by the engine in this process."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+from .arguments import Arguments, Option, UsageError
+from .serve import _count, _is_loopback, _listening, _port
+from .terminal import note, printable
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..models.engine import Engine
+
+HOST, PORT = "127.0.0.1", 8000
+# What is on its way when Ctrl-C comes may end by itself within this time.
+_GRACE_SECONDS = 5
+
+
+def serve(arguments: Arguments) -> int:
+    """Do the command."""
+    if not arguments.model:
+        raise UsageError("say which model: fumehood model serve --model FOLDER, the one with its config.json")
+    key = _key(arguments.key_env, arguments.host)
+    gc.enable()  # commands do without, but this one lives
+    folder = Path(arguments.model).expanduser()
+    with _listening(arguments.host, arguments.port) as listener:
+        # Before the model is loaded, so that a wrong folder is named at once and not after the imports.
+        from ..models.files import checked  # noqa: PLC0415 - this command alone pays for these
+
+        checked(folder)
+        note(printable(f"fumehood: loading {folder}"))
+        from ..models.engine import Engine  # noqa: PLC0415
+        from ..models.loading import load  # noqa: PLC0415
+
+        model = load(folder, context=arguments.context, device=arguments.device)
+        with Engine(model, at_once=arguments.at_once) as engine:
+            _serve(engine, listener, arguments.name or model.name, key)
+    return 0
+
+
+def _serve(engine: Engine, listener: socket.socket, name: str, key: str | None) -> None:
+    import uvicorn  # noqa: PLC0415 - as above
+
+    from ..models.api import make  # noqa: PLC0415
+
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    note(printable(f"fumehood: serving {name} ({engine.model.context} tokens) at {url}; Ctrl-C ends it"))
+    app = make(engine, name=name, key=key)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _key(variable: str | None, host: str) -> str | None:
+    if variable is not None:
+        key = os.environ.get(variable, "")
+        if not key:
+            raise ConfigurationError(f"--key-env {variable}: there is no such environment variable, or it is empty")
+        return key
+    if not _is_loopback(host):
+        raise ConfigurationError(
+            f"--host {host} can be reached from elsewhere: give a key by --key-env VARIABLE, which callers then need"
+        )
+    return None
+
+
+OPTIONS = (
+    Option(name="model", short="m", metavar="FOLDER", help="The folder with the model's files."),
+    Option(name="name", metavar="NAME", help="What callers name it; the folder's name unless given."),
+    Option(name="host", metavar="ADDRESS", default=HOST, help=f"Where to listen ({HOST})."),
+    Option(name="port", metavar="N", default=PORT, convert=_port, help=f"The port ({PORT}); 0 for any free one."),
+    Option(name="key-env", metavar="VAR", help="The environment variable that holds the key which callers need."),
+    Option(name="context", metavar="TOKENS", convert=int, help="Prompt and answer together; the model's own unless given."),
+    Option(name="at-once", metavar="N", default=8, convert=_count, help="Answers at one time (8); others wait."),
+    Option(name="device", metavar="NAME", help="Where torch computes, like cpu or cuda:1; an accelerator where there is one."),
+)  # fmt: skip
+EXAMPLES = (
+    "fumehood model serve --model ./Devstral-Small-2-24B-Instruct-2512 --name devstral",
+    "fumehood model serve --model ./devstral --host 0.0.0.0 --key-env DEVSTRAL_KEY --context 65536",
+)
