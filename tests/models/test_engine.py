@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 from collections.abc import Callable, Sequence
@@ -209,6 +210,9 @@ def test_a_closed_engine_says_so_to_whom_it_leaves(noise: Model) -> None:
         iter_to_end(heard)
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(touched) print\n%%EOF\n"
+
+
 def picture(width: int, height: int) -> dict[str, Any]:
     from tests.testing.pictures import data_url
 
@@ -231,6 +235,14 @@ def test_pictures_are_seen_and_cost_what_their_size_says(noise: Model) -> None:
 def test_a_picture_is_taken_from_the_request_alone(noise: Model, url: object) -> None:
     with pytest.raises(ChatRequestInvalid, match="picture"):
         said(noise, text=[{"type": "image_url", "image_url": {"url": url}}])
+
+
+def test_a_picture_that_is_a_program_or_fills_the_memory_is_refused(noise: Model) -> None:
+    program = "data:image/eps;base64," + base64.b64encode(EPS).decode()
+    with pytest.raises(ChatRequestInvalid, match="no picture that can be read"):
+        said(noise, text=[{"type": "image_url", "image_url": {"url": program}}])
+    with pytest.raises(ChatRequestInvalid, match="40000 by 2100 points"):
+        said(noise, text=[picture(40_000, 2_100)])
 
 
 def test_an_older_tokenizer_is_refused(parrot: MakeParrot, load: Load, tmp_path: Path) -> None:

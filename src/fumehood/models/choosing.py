@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Below it the likeliest token has all the weight that a float can tell.
 _COLD = 1e-5
+_NO_NUMBERS = "the network's numbers are none: its weights are damaged, or too large for their type"
 
 
 class Chooser:
@@ -31,33 +32,47 @@ class Chooser:
 
     def choose(self, logits: Any) -> int:
         """Choose from one row of logits, floats on the processor, which it may change."""
-        self._bar(logits)
-        token = int(logits.argmax()) if self._sampling.temperature < _COLD else self._drawn(logits)
+        logits = logits[: self._tokens.count]
+        token = self._likeliest(logits) if self._sampling.temperature < _COLD else self._drawn(logits)
         if not self._matcher.consume_token(token):
-            raise ModelFailed(f"the grammar of the answer broke: {self._matcher.get_error()[:300]}")
+            raise self._broke()
         return token
 
-    def _bar(self, logits: Any) -> None:
-        """Take out what may not come: what the grammar forbids, and tokens that the tokenizer does not have."""
-        import numpy as np  # noqa: PLC0415 - see above
-        import torch  # noqa: PLC0415 - see above
-
-        logits[self._tokens.count :] = float("-inf")
-        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-        if not bits.any():
-            raise ModelFailed(f"the grammar of the answer broke: {self._matcher.get_error()[:300]}")
-        barred = torch.from_numpy(bits[: self._tokens.count] == 0)
-        logits[: self._tokens.count].masked_fill_(barred, float("-inf"))
+    def _likeliest(self, logits: Any) -> int:
+        numbers = logits.numpy()
+        token = int(numbers.argmax())
+        mask = self._matcher.compute_bitmask()
+        # Most often the likeliest of all is allowed, and the mask need not be spread over the others.
+        if not mask[token >> 3] >> (token & 7) & 1:
+            self._bar(logits, mask)
+            token = int(numbers.argmax())
+        if numbers[token] != numbers[token]:
+            raise ModelFailed(_NO_NUMBERS)
+        return token
 
     def _drawn(self, logits: Any) -> int:
         import torch  # noqa: PLC0415 - see above
 
+        self._bar(logits, self._matcher.compute_bitmask())
         shares = torch.softmax(logits / self._sampling.temperature, dim=-1)
         if not bool(shares.isfinite().all()):
-            raise ModelFailed("the network's numbers are none: its weights are damaged, or too large for their type")
+            raise ModelFailed(_NO_NUMBERS)
         if self._sampling.top_p < 1:
             sorted_shares, order = shares.sort(descending=True)
             # The first one over the line is kept, so there is always one.
             beyond = sorted_shares.cumsum(0) - sorted_shares >= self._sampling.top_p
             shares[order[beyond]] = 0
         return int(torch.multinomial(shares, 1, generator=self._generator))
+
+    def _bar(self, logits: Any, mask: bytes) -> None:
+        """Take out what the grammar forbids."""
+        import numpy as np  # noqa: PLC0415 - see above
+        import torch  # noqa: PLC0415 - see above
+
+        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
+        if not bits.any():
+            raise self._broke()
+        logits.masked_fill_(torch.from_numpy(bits[: len(logits)] == 0), float("-inf"))
+
+    def _broke(self) -> ModelFailed:
+        return ModelFailed(f"the grammar of the answer broke: {self._matcher.get_error()[:300]}")

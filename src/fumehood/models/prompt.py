@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from .asking import Ask
 
-# A small file can claim a picture that fills the memory.
-_MOST_PIXELS = 50_000_000
+# A small file can claim a picture that fills the memory: these are all of a request's together. Pillow itself warns a little above.
+_MOST_POINTS = 80_000_000
 _MOST_PICTURES = 64
+# Pillow knows some fifty formats, one of which (EPS) is a program that it has another program run.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
 
 class Prompt(Record):
@@ -130,7 +132,7 @@ class _Pictures:
     """Opens a request's pictures, and counts them."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self._points = 0
 
     def read(self, where: str, value: Any) -> Any:
         from PIL import Image  # noqa: PLC0415 - see above
@@ -142,15 +144,20 @@ class _Pictures:
         if not isinstance(url, str) or not url.startswith("data:image/") or ";base64," not in url[:100]:
             _refuse(where, "is to hold its picture as data:image/png;base64,…: nothing is fetched for a prompt")
         try:
-            picture = Image.open(BytesIO(base64.b64decode(url.partition(",")[2], validate=True)))
-            if picture.width * picture.height > _MOST_PIXELS:
-                _refuse(where, f"has {picture.width} by {picture.height} points: send at most 50 million")
+            picture = Image.open(BytesIO(base64.b64decode(url.partition(",")[2], validate=True)), formats=_FORMATS)
+            self._points += picture.width * picture.height
+            if self._points > _MOST_POINTS:
+                _refuse(
+                    where, f"has {picture.width} by {picture.height} points: send at most 80 million in all pictures"
+                )
             picture.load()
         except ChatRequestInvalid:
             raise
         # Decoders of pictures raise what they like for hostile bytes.
         except Exception as error:
-            raise ChatRequestInvalid(f"{where} is no picture that can be read", param=where) from error
+            raise ChatRequestInvalid(
+                f"{where} is no picture that can be read: send {', '.join(_FORMATS)}", param=where
+            ) from error
         return picture
 
 
