@@ -20,7 +20,8 @@ COMMAND = Command(
     summary="Serve a model's files over HTTP.",
     description=(
         "serve: load the model in the folder that --model names, and answer OpenAI's chat completions with it, whole and "
-        "streamed: tools, JSON by a schema, pictures. It needs the extra `transformers`."
+        "streamed: tools, JSON by a schema, pictures. It needs the extra `transformers`. With --engine another server is started "
+        "instead, with the flags that the model needs; what is known to stay wrong with it is said on standard error."
     ),
     run=model,
     positionals=(("ACTION", "serve."),),
