@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import queue
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fumehood.errors import ChatRequestInvalid, FumehoodError, ModelFailed, ModelFilesUnusable
+from fumehood.errors import ChatRequestInvalid, FumehoodError, ModelBusy, ModelFailed, ModelFilesUnusable
 from fumehood.models.answering import Arguments, CallBegun, Ended, Event, Text
 from fumehood.models.asking import read
 from fumehood.models.engine import Engine
@@ -84,15 +85,16 @@ def test_a_stop_ends_the_answer_before_it_and_is_not_shown(load: Load, parrot: M
     assert said(model).text == "The list ends here and goes on."
 
 
-def test_greedy_tokens_are_those_of_transformers_own_loop(noise: Model) -> None:
+@pytest.mark.parametrize("text", ["Tell me more.", "more " * 3000], ids=["short", "read_in_pieces"])
+def test_greedy_tokens_are_those_of_transformers_own_loop(noise: Model, text: str) -> None:
     import torch
 
-    ask = read(asked("Tell me more.", max_tokens=40))
+    ask = read(asked(text, max_tokens=40))
     prompt = torch.tensor([list(encoded(noise.tokenizer, ask).tokens)])
     barred = [token for token in range(noise.tokens.special) if token != noise.tokens.end]
     made = noise.network.generate(prompt, max_new_tokens=40, do_sample=False, suppress_tokens=barred)[0]
     theirs = noise.tokenizer.decode(made[prompt.shape[1] :].tolist())
-    assert said(noise, text="Tell me more.", max_tokens=40).text == theirs
+    assert said(noise, text=text, max_tokens=40).text == theirs
 
 
 def test_the_prompt_is_that_of_transformers_own_tokenizer(noise: Model, noise_folder: Path) -> None:
@@ -200,6 +202,22 @@ def test_who_is_cancelled_makes_room_for_the_next(noise: Model) -> None:
         next(long)
         long.close()  # type: ignore[attr-defined]  # a generator is what it is
         assert Said(list(engine.answer(read(asked(max_tokens=2))))).end.completion_tokens == 2
+
+
+def test_beyond_those_that_wait_the_next_is_told_to_come_again_and_who_left_does_not_count(noise: Model) -> None:
+    with Engine(noise, at_once=1) as engine:
+        going = [engine.submit(read(asked(max_tokens=4000)), lambda _event: None) for _place in range(1 + 256)]
+        with pytest.raises(ModelBusy, match="257 requests"):
+            engine.submit(read(asked()), lambda _event: None)
+        for answer in going:
+            answer.cancel()
+        while True:
+            try:
+                answered = Said(list(engine.answer(read(asked(max_tokens=1)))))
+                break
+            except ModelBusy:
+                time.sleep(0.01)
+    assert answered.end.completion_tokens == 1
 
 
 def test_a_closed_engine_says_so_to_whom_it_leaves(noise: Model) -> None:

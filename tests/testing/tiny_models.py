@@ -33,9 +33,9 @@ def call(name: str, **arguments: Any) -> list[str]:
     return ["[TOOL_CALLS]", name, "[ARGS]", json.dumps(arguments, ensure_ascii=False)]
 
 
-def random_model(folder: Path, *, context: int = 32_768, seed: int = 0) -> Path:
-    """Make a model whose weights are noise, and return its folder."""
-    _new(seed, context).save_pretrained(folder)
+def random_model(folder: Path, *, context: int = 32_768, seed: int = 0, width: int = 64, layers: int = 2) -> Path:
+    """Make a model whose weights are noise, and return its folder. `width` is a multiple of 64."""
+    _new(seed, context, width, layers).save_pretrained(folder)
     (folder / "tekken.json").write_text(json.dumps(_tokenizer(), ensure_ascii=False))
     return folder
 
@@ -70,7 +70,7 @@ class Parrot:
         """Write the model, and return its folder."""
         import torch
 
-        model = _new(0, context)
+        model = _new(0, context, 64, 2)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "language_model" in name and name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -124,7 +124,7 @@ def _tokenizer() -> dict[str, Any]:
     return value
 
 
-def _new(seed: int, context: int) -> Any:
+def _new(seed: int, context: int, width: int, layers: int) -> Any:
     import torch
     from transformers import GenerationConfig, Mistral3Config, Mistral3ForConditionalGeneration
     from transformers.utils import logging
@@ -136,8 +136,8 @@ def _new(seed: int, context: int) -> Any:
         "llama_4_scaling_beta": 0.1,
     }  # fmt: skip
     text = {
-        "model_type": "ministral3", "vocab_size": _WORDS + _SPECIAL, "hidden_size": 64, "intermediate_size": 128,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64,
+        "model_type": "ministral3", "vocab_size": _WORDS + _SPECIAL, "hidden_size": width, "intermediate_size": 2 * width,
+        "num_hidden_layers": layers, "num_attention_heads": max(2, width // 64), "num_key_value_heads": max(1, width // 256), "head_dim": 64,
         "max_position_embeddings": context, "tie_word_embeddings": False, "rope_parameters": rope,
     }  # fmt: skip
     vision = {

@@ -155,12 +155,13 @@ class Engine:
 
     def _read(self) -> None:
         """Read a piece of the next prompt, where a row is free."""
-        while self._reading is None and self._waiting and len(self._rows) < self._at_once:
+        # Those who no longer wait must not keep others from waiting.
+        for answer in [answer for answer in self._waiting if answer.is_cancelled]:
+            self._waiting.remove(answer)
+            self._gone(answer)
+        if self._reading is None and self._waiting and len(self._rows) < self._at_once:
             answer = self._waiting.popleft()
-            if answer.is_cancelled:
-                self._gone(answer)
-            else:
-                self._reading = answer, Reading(self.model, answer.prompt)
+            self._reading = answer, Reading(self.model, answer.prompt)
         if self._reading is None:
             return
         answer, reading = self._reading
