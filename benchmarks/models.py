@@ -77,7 +77,7 @@ def _generate(model: Model) -> float:
     begun = time.process_time()
     with torch.inference_mode():
         made = model.network.generate(prompt, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
-    return (time.process_time() - begun) / (made.shape[1] - prompt.shape[1])
+    return (time.process_time() - begun) / int(made.shape[1] - prompt.shape[1])
 
 
 def _answers(engine: Engine, count: int) -> float:
