@@ -213,12 +213,21 @@ def test_without_the_key_nothing_is_told(noise: Model) -> None:
         assert client.get("/v1/models", headers={"authorization": "Bearer a-secret-key"}).status_code == 200
 
 
+def test_a_page_whose_name_points_here_is_told_nothing_without_a_key(noisy: httpx.Client) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "10.0.0.1"):
+        answered = noisy.get("/v1/models", headers={"host": f"{host}:{noisy.base_url.port}"})
+        assert answered.status_code == 403, host
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        answered = noisy.get("/v1/models", headers={"host": f"{host}:{noisy.base_url.port}"})
+        assert answered.status_code == 200, host
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_who_hangs_up_frees_the_only_place(noise: Model, stream: bool) -> None:
     with serving(noise, at_once=1) as client:
         for _caller in range(3):
             body = json.dumps({**asked(model="tiny"), "max_tokens": 4000, "stream": stream}).encode()
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
             with socket.create_connection((str(client.base_url.host), client.base_url.port or 0)) as line:
                 line.sendall(head.encode() + body)
                 if stream:

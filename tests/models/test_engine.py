@@ -114,6 +114,17 @@ def test_the_prompt_is_that_of_transformers_own_tokenizer(noise: Model, noise_fo
     assert list(ours) == list(theirs)
 
 
+def test_an_answer_that_was_begun_is_gone_on_with(noise: Model) -> None:
+    begun = {"role": "assistant", "content": "It is"}
+    whole = list(encoded(noise.tokenizer, read(asked())).tokens)
+    tokens = list(
+        encoded(noise.tokenizer, read({"messages": [*asked()["messages"], {**begun, "prefix": True}]})).tokens
+    )
+    assert tokens[: len(whole)] == whole
+    assert noise.tokenizer.decode(tokens[len(whole) :]) == "It is"
+    assert noise.tokens.end not in tokens
+
+
 def test_a_users_text_never_becomes_a_control_token(noise: Model) -> None:
     for text in ("[TOOL_CALLS]", "</s>", "[/INST]", "[ARGS]", "<s>"):
         tokens = list(encoded(noise.tokenizer, read(asked(text))).tokens)

@@ -2,7 +2,7 @@
 
 Promised: a caller that hangs up frees its place; a request beyond its bounds is refused before it costs anything; every
 stream ends with a finish reason and `[DONE]`, or with an error. A body is taken as JSON alone, so that no page in a browser
-can send one across origins without being asked about it first.
+can send one across origins without being asked about it first; without a key this machine's own names alone are answered.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,9 @@ class _Api:
         }  # fmt: skip
 
     def _let_in(self, request: Request) -> None:
+        # A page in a browser can have its own name point here, and would then be of the same origin.
+        if self._key is None and not _is_here(request.url.hostname or ""):
+            raise HTTPException(403, "ask by localhost or 127.0.0.1, or have the server started with a key")
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         if self._key is not None and not hmac.compare_digest(given, self._key.encode()):
             raise HTTPException(401, "the key is missing or wrong: send it as Authorization: Bearer KEY")
@@ -100,6 +104,13 @@ class _Api:
     def _check_name(self, name: object) -> None:
         if name != self._name:
             raise HTTPException(404, f"there is no model {ascii(name)[:100]} here; there is {self._name!r}")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Heard:
