@@ -155,6 +155,29 @@ def test_rows_that_come_and_go_say_what_each_says_alone(noise: Model) -> None:
     assert together == alone
 
 
+def test_rows_that_would_fill_the_cache_wait_for_their_turn(noise: Model) -> None:
+    widths: list[int] = []
+    heard: list[queue.SimpleQueue[Event | FumehoodError]] = [queue.SimpleQueue() for _row in range(6)]
+    asks = [read(asked("word " * length, max_tokens=20)) for length in (10, 900, 10, 10, 900, 10)]
+    alone = [said(noise, text=ask.messages[0]["content"], max_tokens=20).text for ask in asks]
+    with Engine(noise, at_once=6, cache_tokens=1000) as engine:
+
+        def seen(place: int) -> Callable[[Event | FumehoodError], None]:
+            def hear(event: Event | FumehoodError) -> None:
+                # In the engine's own thread, between two steps.
+                widths.append(len(engine._rows) * max((row.width for row in engine._rows), default=0))
+                heard[place].put(event)
+
+            return hear
+
+        for place, ask in enumerate(asks):
+            engine.submit(ask, seen(place))
+        together = [Said(list(iter_to_end(each))).text for each in heard]
+    assert together == alone
+    assert max(widths) <= 1000
+    assert any(width > 100 for width in widths)
+
+
 def iter_to_end(heard: queue.SimpleQueue[Event | FumehoodError]) -> Sequence[Event]:
     events: list[Event] = []
     while not events or not isinstance(events[-1], Ended):

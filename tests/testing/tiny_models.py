@@ -20,8 +20,10 @@ _CONTROL = {
     14: "[PREFIX]", 15: "[MIDDLE]", 16: "[SUFFIX]", 17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]", 19: "[TOOL_CONTENT]",
     32: "[ARGS]", 33: "[CALL_ID]", 34: "[THINK]", 35: "[/THINK]",
 }  # fmt: skip
-#: Enough for every byte, English words and the corners of JSON; the real one has 131,072.
-_WORDS, _SPECIAL = 20_000, 64
+#: How many words and control tokens: enough for every byte, English words and the corners of JSON; and as the real model has.
+Sizes = tuple[int, int]
+SMALL: Sizes = (20_000, 64)
+FULL: Sizes = (130_072, 1000)
 _IDS = {name: number for number, name in _CONTROL.items()}
 #: The end of an answer.
 END = "</s>"
@@ -33,17 +35,20 @@ def call(name: str, **arguments: Any) -> list[str]:
     return ["[TOOL_CALLS]", name, "[ARGS]", json.dumps(arguments, ensure_ascii=False)]
 
 
-def random_model(folder: Path, *, context: int = 32_768, seed: int = 0, width: int = 64, layers: int = 2) -> Path:
+def random_model(
+    folder: Path, *, context: int = 32_768, seed: int = 0, width: int = 64, layers: int = 2, sizes: Sizes = SMALL
+) -> Path:
     """Make a model whose weights are noise, and return its folder. `width` is a multiple of 64."""
-    _new(seed, context, width, layers).save_pretrained(folder)
-    (folder / "tekken.json").write_text(json.dumps(_tokenizer(), ensure_ascii=False))
+    _new(sizes, seed, context, width, layers).save_pretrained(folder)
+    (folder / "tekken.json").write_text(json.dumps(_tokenizer(sizes), ensure_ascii=False))
     return folder
 
 
 class Parrot:
     """Collects what is to be said after which control token; `save` makes the model."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Sizes = SMALL) -> None:
+        self._sizes = sizes
         self._next: dict[int, int] = {}
 
     def says(self, after: str, *script: str) -> Parrot:
@@ -61,7 +66,7 @@ class Parrot:
     def _spelled(self, text: str, before: int) -> list[int]:
         """Return unused tokens that spell a text; each may stand in it once."""
         rest, used = text.encode(), {*self._next, *self._next.values(), before}
-        found = _spell(rest, frozenset(used))
+        found = _spell(_ranks(self._sizes), rest, frozenset(used))
         if found is None:
             raise ValueError(f"{text!r} cannot be spelled with tokens that are not used yet")
         return found
@@ -70,7 +75,7 @@ class Parrot:
         """Write the model, and return its folder."""
         import torch
 
-        model = _new(0, context, 64, 2)
+        model = _new(self._sizes, 0, context, 64, 2)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "language_model" in name and name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -82,49 +87,49 @@ class Parrot:
             for last, following in self._next.items():
                 head[following] += 10.0 * embedding[last]
         model.save_pretrained(folder)
-        (folder / "tekken.json").write_text(json.dumps(_tokenizer(), ensure_ascii=False))
+        (folder / "tekken.json").write_text(json.dumps(_tokenizer(self._sizes), ensure_ascii=False))
         return folder
 
 
-def _spell(rest: bytes, used: frozenset[int]) -> list[int] | None:
+def _spell(ranks: dict[bytes, int], rest: bytes, used: frozenset[int]) -> list[int] | None:
     if not rest:
         return []
-    ranks = _ranks()
     for length in range(min(len(rest), 16), 0, -1):
         token = ranks.get(rest[:length])
         if token is not None and token not in used:
-            more = _spell(rest[length:], used | {token})
+            more = _spell(ranks, rest[length:], used | {token})
             if more is not None:
                 return [token, *more]
     return None
 
 
 @cache
-def _ranks() -> dict[bytes, int]:
-    return {base64.b64decode(word["token_bytes"]): word["rank"] + _SPECIAL for word in _tokenizer()["vocab"]}
+def _ranks(sizes: Sizes) -> dict[bytes, int]:
+    return {base64.b64decode(word["token_bytes"]): word["rank"] + sizes[1] for word in _tokenizer(sizes)["vocab"]}
 
 
 @cache
-def _tokenizer() -> dict[str, Any]:
-    """Make version 13 of the tokenizer, small, from an older one that mistral-common brings."""
+def _tokenizer(sizes: Sizes) -> dict[str, Any]:
+    """Make version 13 of the tokenizer, from an older one that mistral-common brings."""
     import mistral_common
 
+    words, special = sizes
     path = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    value["vocab"] = value["vocab"][:_WORDS]
+    value["vocab"] = value["vocab"][:words]
     value["config"] |= {
-        "version": "v13", "num_vocab_tokens": _WORDS, "default_vocab_size": _WORDS + _SPECIAL,
-        "default_num_special_tokens": _SPECIAL,
+        "version": "v13", "num_vocab_tokens": words, "default_vocab_size": words + special,
+        "default_num_special_tokens": special,
     }  # fmt: skip
     value["special_tokens"] = [
         {"rank": rank, "token_str": _CONTROL.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
-        for rank in range(_SPECIAL)
+        for rank in range(special)
     ]
     value["image"] = {"image_patch_size": 14, "max_image_size": 1540, "spatial_merge_size": 2}
     return value
 
 
-def _new(seed: int, context: int, width: int, layers: int) -> Any:
+def _new(sizes: Sizes, seed: int, context: int, width: int, layers: int) -> Any:
     import torch
     from transformers import GenerationConfig, Mistral3Config, Mistral3ForConditionalGeneration
     from transformers.utils import logging
@@ -136,7 +141,7 @@ def _new(seed: int, context: int, width: int, layers: int) -> Any:
         "llama_4_scaling_beta": 0.1,
     }  # fmt: skip
     text = {
-        "model_type": "ministral3", "vocab_size": _WORDS + _SPECIAL, "hidden_size": width, "intermediate_size": 2 * width,
+        "model_type": "ministral3", "vocab_size": sum(sizes), "hidden_size": width, "intermediate_size": 2 * width,
         "num_hidden_layers": layers, "num_attention_heads": max(2, width // 64), "num_key_value_heads": max(1, width // 256), "head_dim": 64,
         "max_position_embeddings": context, "tie_word_embeddings": False, "rope_parameters": rope,
     }  # fmt: skip

@@ -47,7 +47,7 @@ def serve(arguments: Arguments) -> int:
         from ..models.loading import load  # noqa: PLC0415
 
         model = load(folder, context=arguments.context, device=arguments.device)
-        with Engine(model, at_once=arguments.at_once) as engine:
+        with Engine(model, at_once=arguments.at_once, cache_tokens=arguments.cache) as engine:
             _serve(engine, listener, arguments.name or model.name, key)
     return 0
 
@@ -127,6 +127,8 @@ OPTIONS = (
     Option(name="key-env", metavar="VAR", help="The environment variable that holds the key which callers need."),
     Option(name="context", metavar="TOKENS", convert=int, help="Prompt and answer together; the model's own unless given."),
     Option(name="at-once", metavar="N", default=8, convert=_count, help="Answers at one time (8); others wait."),
+    Option(name="cache", metavar="TOKENS", convert=int,
+           help="Of all answers together, which bounds their memory (the context, or 8192 for each at one time)."),
     Option(name="device", metavar="NAME", help="Where torch computes, like cpu or cuda:1; an accelerator where there is one."),
 )  # fmt: skip
 EXAMPLES = (

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: Answers at one time.
 AT_ONCE = 8
 _MOST_WAITING = 256
+# What each answer at one time has of the cache unless told otherwise, and what one is thought to grow by.
+_SHARE_TOKENS, _AHEAD_TOKENS = 8192, 1024
 
 
 class Answer:
@@ -47,6 +49,11 @@ class Answer:
         self.is_cancelled = False
         #: Whether its last event was told, or nobody wants it.
         self.is_over = False
+
+    @property
+    def width(self) -> int:
+        """How many tokens its keys and values will soon take."""
+        return len(self.prompt.tokens) + self.made + min(self.limit - self.made, _AHEAD_TOKENS)
 
     def cancel(self) -> None:
         """Stop caring. Any thread may."""
@@ -68,11 +75,16 @@ class Answer:
 
 
 class Engine:
-    """Answers while its `with` lasts; then what is on its way is told that it ended."""
+    """Answers while its `with` lasts; then what is on its way is told that it ended.
 
-    def __init__(self, model: Model, *, at_once: int = AT_ONCE) -> None:
+    `cache_tokens` bounds the keys and values of all rows together, each as wide as the widest; a single row always fits. It is
+    the model's context, or 8,192 for each answer at one time where that is more, unless given.
+    """
+
+    def __init__(self, model: Model, *, at_once: int = AT_ONCE, cache_tokens: int | None = None) -> None:
         self.model = model
         self._at_once = at_once
+        self._cache_tokens = cache_tokens or max(model.context, at_once * _SHARE_TOKENS)
         self._arrivals: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         self._waiting: deque[Answer] = deque()
         self._reading: tuple[Answer, Reading] | None = None
@@ -159,7 +171,7 @@ class Engine:
         for answer in [answer for answer in self._waiting if answer.is_cancelled]:
             self._waiting.remove(answer)
             self._gone(answer)
-        if self._reading is None and self._waiting and len(self._rows) < self._at_once:
+        if self._reading is None and self._waiting and self._fits(self._waiting[0]):
             answer = self._waiting.popleft()
             self._reading = answer, Reading(self.model, answer.prompt)
         if self._reading is None:
@@ -177,6 +189,12 @@ class Engine:
         if goes_on:
             self._rows.append(answer)
             self._batch.join(reading)
+
+    def _fits(self, answer: Answer) -> bool:
+        """Whether there is room for one more row. In order of arrival, so that a long one is not kept waiting by short ones."""
+        rows = [*self._rows, answer]
+        widest = max(row.width for row in rows)
+        return len(rows) == 1 or (len(rows) <= self._at_once and len(rows) * widest <= self._cache_tokens)
 
     def _step(self) -> None:
         """Drop the rows that nobody waits for, and advance the others by one token."""
