@@ -115,6 +115,11 @@ def _key(variable: str | None, host: str) -> str | None:
     return None
 
 
+DESCRIPTION = (
+    "serve: load the model in the folder that --model names, and answer OpenAI's chat completions with it, whole and "
+    "streamed: tools, JSON by a schema, pictures. It needs the extra `transformers`. With --engine another server is started "
+    "instead, with the flags that the model needs; what is known to stay wrong with it is said on standard error."
+)
 OPTIONS = (
     Option(name="model", short="m", metavar="FOLDER",
            help="The folder with the model's files; for other engines a hub's name, a .gguf file, or their own name for it."),
