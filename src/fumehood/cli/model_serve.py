@@ -138,6 +138,6 @@ OPTIONS = (
 )  # fmt: skip
 EXAMPLES = (
     "fumehood model serve --model ./Devstral-Small-2-24B-Instruct-2512 --name devstral",
-    "fumehood model serve --engine vllm --model mistralai/Devstral-Small-2-24B-Instruct-2512 --name devstral --print",
+    "fumehood model serve --engine vllm --model mistralai/Devstral-Small-2-24B-Instruct-2512 --print",
     "fumehood model serve --model ./devstral --host 0.0.0.0 --key-env DEVSTRAL_KEY --context 65536",
 )
