@@ -77,6 +77,46 @@ def test_a_key_is_made_shown_once_and_revoked(served: Served, call: Caller) -> N
     assert kept["revoked_at"]
 
 
+def test_an_empty_server_is_this_machines_whatever_the_environment_names() -> None:
+    elsewhere = Caller("http://127.0.0.1:1")
+    assert "http://127.0.0.1:1 " in elsewhere("key", "list", code=69).stderr
+    answer = subprocess.run(
+        [FUMEHOOD, "key", "list", "--server", ""],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=elsewhere.environment,
+    )
+    # Whether one serves there is this machine's affair.
+    assert "http://127.0.0.1:1 " not in answer.stderr
+
+
+@pytest.mark.alone
+def test_the_set_up_is_this_machines_whatever_the_environment_names() -> None:
+    script = Path(__file__).parent.parent.parent / "scripts" / "setup"
+    environment = {**os.environ, "FUMEHOOD_SERVER": "http://127.0.0.1:1"}
+    answer = subprocess.run([script], capture_output=True, text=True, check=False, env=environment, timeout=110)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--host", "nowhere.invalid"], "choose another by --host"),
+        (["--host", "192.0.2.1", "--key", "some key"], "choose another by --host"),
+        (["--database", "nonsense"], "postgresql+psycopg://user@host/name"),
+    ],
+)
+def test_a_service_that_cannot_begin_says_what_to_change(tmp_path: Path, options: list[str], says: str) -> None:
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "FUMEHOOD_API_KEY": KEY}
+    answer = subprocess.run(
+        [FUMEHOOD, "serve", *options], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert (answer.returncode, answer.stdout) == (78, "")
+    assert says in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
 def test_a_secret_is_read_from_input_or_a_variable_and_given_to_a_tool(call: Caller, tmp_path: Path) -> None:
     made = call("secret", "create", "piped", stdin=f"{TOKEN}\n")
     assert ID.fullmatch(made.stdout)

@@ -124,18 +124,13 @@ def checkpoint(session_id: str, caller: Executing, service: Behind) -> Json:
 @router.get("/{session_id}/checkpoints")
 def list_checkpoints(session_id: str, caller: Reading, service: Behind) -> Json:
     """List what is remembered."""
-    live = service.sessions.get(caller, session_id)
-    return Json({"checkpoints": [{"id": name, "created_at": at} for name, (at, _kept) in live.checkpoints.items()]})
+    return Json({"checkpoints": service.sessions.get(caller, session_id).checkpoints()})
 
 
 @router.delete("/{session_id}/checkpoints/{checkpoint_id}")
 def delete_checkpoint(session_id: str, checkpoint_id: str, caller: Executing, service: Behind) -> Json:
     """Give a checkpoint up."""
-    live = service.sessions.get(caller, session_id)
-    gone = live.checkpoints.pop(checkpoint_id, None)
-    if gone is None:
-        raise Fault(404, f"session {session_id} has no checkpoint {checkpoint_id!r}")
-    gone[1].close()
+    service.sessions.get(caller, session_id).give_up(checkpoint_id)
     return Json({"id": checkpoint_id, "deleted": True})
 
 
@@ -143,11 +138,13 @@ def delete_checkpoint(session_id: str, checkpoint_id: str, caller: Executing, se
 def restore(session_id: str, body: RestoreBody, caller: Executing, service: Behind) -> Json:
     """Go back to a checkpoint, of this session or of another of the project."""
     live = service.sessions.get(caller, session_id)
-    kept = [each.checkpoints.get(body.checkpoint_id) for each in service.sessions.listed(caller)]
+    kept = (each.held(body.checkpoint_id) for each in service.sessions.listed(caller))
     wanted = next((each for each in kept if each is not None), None)
     if wanted is None:
-        raise Fault(404, f"there is no checkpoint {body.checkpoint_id!r}")
-    service.sessions.begin_anew(caller, live, lambda: live.session.restore(wanted[1]))
+        raise Fault(
+            404, f"there is no checkpoint {body.checkpoint_id!r}: GET /v1/sessions/{{id}}/checkpoints lists a session's"
+        )
+    service.sessions.begin_anew(caller, live, lambda: live.session.restore(wanted))
     return Json(live.as_json())
 
 
