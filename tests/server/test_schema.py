@@ -38,6 +38,8 @@ def test_what_a_session_that_has_ended_answers_is_named(served: Served) -> None:
     paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
     seen = []
     with httpx.Client(base_url=served.url, headers={"authorization": f"Bearer {KEY}"}) as client:
+        for left in client.get("/v1/sessions").json()["sessions"]:  # by the test above
+            client.delete(f"/v1/sessions/{left['id']}")
         session = client.post("/v1/sessions", json={}).json()["id"]
         cell = client.post(f"/v1/sessions/{session}/cells", json={"code": "import os; os.kill(os.getpid(), 9)"}).json()
         assert cell["ended"] == "died"
