@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -95,7 +96,8 @@ def test_a_key_that_may_run_programs_alone_is_enough_for_a_servers_tools(tmp_pat
             ).json()["key"]
             for scope in ("execute", "read")
         }
-        use(lambda: over_stdio("--server", served.url, FUMEHOOD_API_KEY=keys["execute"]), work)
+        for url in (served.url, f"{served.url}/"):
+            use(partial(over_stdio, "--server", url, FUMEHOOD_API_KEY=keys["execute"]), work)
         for key, says in ((keys["read"], "lacks the scope 'execute'"), ("nobody's key", "unauthenticated")):
             answer = subprocess.run(
                 [FUMEHOOD, "mcp", "--server", served.url], capture_output=True, text=True, check=False, input="",

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -92,11 +93,23 @@ def test_an_empty_server_is_this_machines_whatever_the_environment_names() -> No
 
 
 @pytest.mark.alone
-def test_the_set_up_is_this_machines_whatever_the_environment_names() -> None:
-    script = Path(__file__).parent.parent.parent / "scripts" / "setup"
-    environment = {**os.environ, "FUMEHOOD_SERVER": "http://127.0.0.1:1"}
-    answer = subprocess.run([script], capture_output=True, text=True, check=False, env=environment, timeout=110)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+def test_the_set_up_is_done_in_any_shell(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    for name in ("pyproject.toml", "README.md", "LICENSE", "src", "scripts"):
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(root / ".venv" / "bin" / "uv")
+    # A server that the environment names is not asked; what is activated is not taken to make itself anew.
+    usual = {name: value for name, value in os.environ.items() if name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
+    path = f"{tmp_path / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    environment = {**usual, "PATH": path, "FUMEHOOD_SERVER": "http://127.0.0.1:1"}
+    script = "./scripts/setup && . .venv/bin/activate && ./scripts/setup && fumehood --version"
+    answer = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=110
+    )
+    assert answer.returncode == 0, answer.stderr
+    made, version = answer.stdout.splitlines()
+    assert (made, version[:9]) == ("setup: installing Fumehood into .venv", "fumehood ")
 
 
 @pytest.mark.parametrize(

@@ -97,14 +97,30 @@ def test_a_checkpoint_of_a_session_that_is_deleted_meanwhile_is_not_kept(service
 
 def test_a_cell_whose_thread_cannot_be_had_gives_its_place_back(service: Service, caller: Caller) -> None:
     live = begun(service, caller)
+    kept = []  # else the garbage collector gives the places back
     usual = threading.stack_size(1 << 47)  # more than a process can address
     try:
         for _each in range(3):  # places are two
-            with pytest.raises((RuntimeError, MemoryError)):
+            with pytest.raises((RuntimeError, MemoryError)) as caught:
                 service.sessions.run(caller, live, "print(1)", None, "native")
+            kept.append(caught)
     finally:
         threading.stack_size(usual)
     assert service.gate.running_now(caller.project_id) == 0
     cell = service.sessions.run(caller, live, "print(1)", None, "native")
     assert cell.wait()["stdout"] == "1\n"
+    service.sessions.delete(caller, live.id)
+
+
+def test_a_checkpoint_that_is_one_too_many_does_nothing_to_the_session(service: Service, caller: Caller) -> None:
+    live = begun(service, caller)
+    for _each in range(20):
+        service.sessions.checkpoint(caller, live)
+    code = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    assert service.sessions.run(caller, live, code, None, "native").wait()["ok"]
+    with pytest.raises(Fault, match="has 20 checkpoints: delete one") as caught:
+        service.sessions.checkpoint(caller, live)
+    assert (caught.value.status, live.session.lost) == (429, ())
+    told = service.sessions.run(caller, live, "print(threading.active_count())", None, "native").wait()["stdout"]
+    assert int(told) >= 2
     service.sessions.delete(caller, live.id)

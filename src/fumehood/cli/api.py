@@ -42,6 +42,7 @@ class Api:
         from ..client.transport import Transport  # noqa: PLC0415 - 200 ms that only who asks a server pays
 
         self._transport: Transport = Transport(url, os.environ.get("FUMEHOOD_API_KEY", ""), _TIMEOUT_SECONDS)
+        self.url = self._transport.url
 
     @classmethod
     def of(cls, arguments: Arguments) -> Self:

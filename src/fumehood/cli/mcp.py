@@ -37,7 +37,7 @@ def mcp(arguments: Arguments) -> int:
         )
     with Api(url) as api:
         _check(api)
-    return _pass_on(url, os.environ.get("FUMEHOOD_API_KEY", ""))
+    return _pass_on(api.url, os.environ.get("FUMEHOOD_API_KEY", ""))
 
 
 def _check(api: Api) -> None:

@@ -95,6 +95,7 @@ class LiveSession:
         self._lock, self._closed = threading.Lock(), False
         self._cells: OrderedDict[str, Cell] = OrderedDict()
         self._checkpoints: dict[str, tuple[str, Checkpoint]] = {}
+        self._coming = 0
         #: What of its processor time is on its project's account.
         self.counted_seconds = 0.0
 
@@ -128,20 +129,25 @@ class LiveSession:
 
     def checkpoint(self) -> dict[str, Any]:
         """Remember what it holds; return what is told of that. Raises a 429, and a 404 where it was deleted meanwhile."""
-        made = self.session.checkpoint()
-        name, at = new_id(), now()
         with self._lock:
-            full = len(self._checkpoints) >= _CHECKPOINTS
-            kept = not full and not self._closed
-            if kept:
-                self._checkpoints[name] = (at, made)
-        if not kept:
-            made.close()
-            if full:
+            # Before anything is done: a checkpoint ends the session's threads.
+            if len(self._checkpoints) + self._coming >= _CHECKPOINTS:
                 raise Fault(
                     429, f"session {self.id} has {_CHECKPOINTS} checkpoints: delete one of them", retry_after=10
                 )
-            raise Fault(404, f"session {self.id} was deleted")
+            self._coming += 1
+        try:
+            made = self.session.checkpoint()
+        finally:
+            with self._lock:
+                self._coming -= 1
+        name, at = new_id(), now()
+        with self._lock:
+            if not self._closed:
+                self._checkpoints[name] = (at, made)
+        if self._closed:
+            made.close()
+            raise Fault(404, f"session {self.id} was deleted meanwhile")
         return {"id": name, "session_id": self.id, "language": self.session.language, "created_at": at}
 
     def checkpoints(self) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -16,6 +16,7 @@ from ...errors import InvalidFilePath, InvalidRequest
 from ..answers import Json, event
 from ..auth import Executing, Reading
 from ..behind import Behind
+from ..description import error_responses
 from ..faults import Fault
 from ..watching import carried
 from .native import STREAM, STREAM_HEADERS, wants_stream
@@ -75,20 +76,21 @@ async def run(session_id: str, body: CellBody, request: Request, caller: Executi
     return Json(cell.whole())
 
 
-@router.get("/{session_id}/cells/{cell_id}")
+@router.get("/{session_id}/cells/{cell_id}", responses=error_responses(400, 409))
 def get_cell(session_id: str, cell_id: str, caller: Reading, service: Behind) -> Json:
     """Give what came of a cell, or that it runs."""
     return Json(service.sessions.get(caller, session_id).cell(cell_id).whole())
 
 
-@router.get("/{session_id}/cells/{cell_id}/events")
-async def get_events(session_id: str, cell_id: str, request: Request, caller: Reading, service: Behind) -> Response:
+@router.get("/{session_id}/cells/{cell_id}/events", responses=error_responses(400))
+async def get_events(
+    session_id: str, cell_id: str, caller: Reading, service: Behind, last_event_id: Annotated[str, Header()] = "0"
+) -> Response:
     """Stream a cell's events, behind the one that `Last-Event-ID` names."""
     cell = service.sessions.get(caller, session_id).cell(cell_id)
-    last = request.headers.get("last-event-id", "0")
-    if not last.isascii() or not last.isdigit() or len(last) > 9:
-        raise InvalidRequest(f"Last-Event-ID {last[:40]!r} is no number of an event")
-    return StreamingResponse(_streamed(cell, int(last)), media_type=STREAM, headers=STREAM_HEADERS)
+    if not last_event_id.isascii() or not last_event_id.isdigit() or len(last_event_id) > 9:
+        raise InvalidRequest(f"Last-Event-ID {last_event_id[:40]!r} is no number of an event")
+    return StreamingResponse(_streamed(cell, int(last_event_id)), media_type=STREAM, headers=STREAM_HEADERS)
 
 
 @router.post("/{session_id}/interrupt")
