@@ -111,6 +111,14 @@ class ServerMisbehaved(ServerError):
     exit_code = 76
 
 
+class ChatRequestInvalid(InvalidRequest):
+    """The caller's fault: a chat request that the model's engine cannot answer. `param` names the field, `code` the kind."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.param, self.code = param, code
+
+
 class ConfigurationError(FumehoodError):
     """The user's fault: a configuration file or an environment variable that cannot be used."""
 
@@ -161,6 +169,24 @@ class ModelMisbehaved(ModelError):
     """The model's fault: an answer that breaks the contract it was asked to keep."""
 
     exit_code = 76
+
+
+class ModelFilesUnusable(ModelError):
+    """The user's: a model's folder lacks a file, or holds one that is cut short or of another kind. The text names it."""
+
+    exit_code = 66
+
+
+class ModelFailed(ModelError):
+    """The engine's fault or the host's: the model in this process broke off, as where its memory ran out."""
+
+    exit_code = 70
+
+
+class EngineBusy(ModelError):
+    """The engine's state: as many answers are asked for as it takes. Try again later."""
+
+    exit_code = 75
 
 
 class TurnLimitReached(ModelError):

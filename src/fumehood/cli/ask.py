@@ -165,7 +165,7 @@ COMMAND = Command(
     positionals=(("QUESTION", "What to ask, in quotes."),),
     options=(
         Option(name="model", short="m", metavar="KIND:NAME", help="Like mistral:devstral-small-latest, ollama:NAME, "
-               "openai:NAME@URL, scripted:FILE or scripted:demo."),
+               "openai:NAME@URL, transformers:FOLDER, scripted:FILE or scripted:demo."),
         Option(name="json-mode", help="Direct prompting: the model writes one program as JSON, its output is the answer."),
         Option(name="json", help="Print the whole transcript with usage as JSON."),
         Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Wall time of each program (30)."),

@@ -140,8 +140,6 @@ DESCRIPTION = (
 )
 OPTIONS = (
     Option(name="base-url", metavar="URL", help="The server, up to where /chat/completions begins."),
-    Option(name="model", short="m", metavar="NAME", help="The model's name there."),
-    Option(name="key-env", metavar="VAR", help="The environment variable that holds the API key."),
     Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Of each answer (60; with --long 1800)."),
     Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, or its folder, for P1 and P11."),
     Option(name="system-prompt", metavar="FILE", help="The card's system prompt with {name}, {today} and {yesterday}, or the "

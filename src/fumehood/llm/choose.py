@@ -1,8 +1,9 @@
 """Chooses the model: what the user named, else the configuration, else what is there.
 
-A model is named `mistral:MODEL`, `openai:MODEL@BASE_URL`, `ollama:MODEL` (likewise `lmstudio`, `llama.cpp`, `vllm`, `sglang`, each
-with its usual port on this machine, or with `@BASE_URL`), or `scripted:FILE`. Configuration is `config.toml` in the
-platform's configuration folder; keys are in the environment or in a `.env` beside it that only its owner may read.
+A model is named `mistral:MODEL`, `openai:MODEL@BASE_URL`, `ollama:MODEL` (likewise `lmstudio`, `llama.cpp`, `vllm`, `sglang`,
+each with its usual port on this machine, or with `@BASE_URL`), `transformers:FOLDER` (in this process), or `scripted:FILE`.
+Configuration is `config.toml` in the platform's configuration folder; keys are in the environment or in a `.env` beside it
+that only its owner may read.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ _LONGEST_SECONDS = 86_400
 # Names of models may hold an @ of their own (LM Studio's name@q4_k_m).
 _AT_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)")
 
-HOW_TO_GET_ONE = f"""There are three ways to get one:
+HOW_TO_GET_ONE = f"""There are four ways to get one:
   1. Mistral's API: set MISTRAL_API_KEY (a key from console.mistral.ai) in the environment.
   2. A server on this machine: start Ollama, LM Studio, llama.cpp, vLLM or SGLang; it is found by its usual port
      ({", ".join(f"{name} {port}" for name, port in LOCAL_SERVERS.items())}).
   3. Any OpenAI-compatible server: --model openai:MODEL@http://HOST:PORT/v1, with its key in OPENAI_API_KEY.
+  4. A model's files on this machine, run in this process: --model transformers:FOLDER (pip install 'fumehood[transformers]').
 To see it work without one: fumehood ask --model scripted:demo "What are the first 50 Fibonacci numbers?\""""
 
 
@@ -81,13 +83,17 @@ def _named(spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: 
         raise NoModel(f"model {spec!r} is not of the form KIND:NAME. {HOW_TO_GET_ONE}")
     if kind == "scripted":
         return ScriptedModel(DEMO if rest == "demo" else Path(rest))
+    if kind == "transformers":
+        from .in_process import TransformersModel  # noqa: PLC0415 - for who has a model here
+
+        return TransformersModel(Path(rest).expanduser())
     if kind == "mistral":
         if not keys.get("MISTRAL_API_KEY"):
             raise NoModel("model mistral:… needs MISTRAL_API_KEY in the environment or in the configuration's .env")
         url = settings.get("mistral_server_url") or keys.get("MISTRAL_SERVER_URL")
         return MistralModel(rest, key=keys["MISTRAL_API_KEY"], server_url=url, timeout_seconds=timeout_seconds)
     if kind not in ("openai", *ports):
-        kinds = ", ".join(("mistral", "openai", *ports, "scripted"))
+        kinds = ", ".join(("mistral", "openai", *ports, "transformers", "scripted"))
         raise NoModel(f"model {spec!r} is of an unknown kind: choose one of {kinds}")
     model, base_url = rest, f"http://127.0.0.1:{ports.get(kind)}/v1"
     if place := _AT_URL.fullmatch(rest):

@@ -1,0 +1,185 @@
+"""How other servers of the model are started: the flags that its card and the known failures ask for, as data.
+
+Nothing is started here. Each server's remarks say what stays wrong with it whatever its flags, and the way around.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError, ModelFilesUnusable
+from ..protocol.record import Record
+from .files import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The card's, in tokens.
+CONTEXT = 262_144
+#: Where memory is a laptop's.
+SMALL_CONTEXT = 65_536
+_ACCELERATORS = Path("/proc/driver/nvidia/gpus")
+# By what the network's 32 heads are divided among.
+_PARALLEL = (8, 4, 2, 1)
+
+
+class Wanted(Record):
+    """What is to be served, and where."""
+
+    model: str
+    name: str
+    host: str
+    port: int
+    context: int | None
+    accelerators: int
+    #: The environment variable that holds the key which callers need.
+    key_variable: str | None
+
+
+class Launch(Record):
+    """Commands to be run in this order, the last of which is the server. A value of `keys` is a variable's name."""
+
+    commands: tuple[tuple[str, ...], ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def accelerators() -> int:
+    """Return how many NVIDIA accelerators this machine's kernel drives."""
+    try:
+        return len(os.listdir(_ACCELERATORS))
+    except OSError:
+        return 0
+
+
+def launch(engine: str, wanted: Wanted) -> Launch:
+    """Return how to start it. Raises `ConfigurationError` for an unknown engine, `ModelFilesUnusable` for files on this machine."""
+    made = ENGINES.get(engine)
+    if made is None:
+        raise ConfigurationError(f"--engine {engine}: there is none of this name: transformers, {', '.join(ENGINES)}")
+    return made(wanted)
+
+
+def _vllm(wanted: Wanted) -> Launch:
+    _check_folder(wanted.model)
+    return Launch(
+        commands=((
+            "vllm", "serve", wanted.model, "--served-model-name", wanted.name, "--host", wanted.host,
+            "--port", str(wanted.port), "--tokenizer-mode", "mistral", "--tool-call-parser", "mistral",
+            "--enable-auto-tool-choice", "--max-model-len", str(wanted.context or CONTEXT),
+            "--tensor-parallel-size", str(_parallel(wanted)),
+        ),),
+        keys=(("VLLM_API_KEY", wanted.key_variable),) if wanted.key_variable else (),
+        remarks=(
+            "with mistral-common 1.13 vLLM 0.32 answers every request with 400: pip install 'mistral-common<1.13'",
+            "take streamed answers: in whole ones 0.32 says tool_calls for calls that were cut, and makes calls of quoted ones",
+            "tool_choice any and the role developer are refused",
+        ),
+    )  # fmt: skip
+
+
+def _sglang(wanted: Wanted) -> Launch:
+    _check_folder(wanted.model)
+    if wanted.key_variable:
+        raise ConfigurationError("sglang takes its key on the command line, where every user of this machine reads it")
+    return Launch(
+        commands=((
+            "python3", "-m", "sglang.launch_server", "--model-path", wanted.model, "--served-model-name", wanted.name,
+            "--host", wanted.host, "--port", str(wanted.port), "--tool-call-parser", "mistral",
+            "--context-length", str(wanted.context or CONTEXT), "--tp", str(_parallel(wanted)),
+        ),),
+        remarks=(
+            "calls of unknown tools, and those that were cut, are dropped without a word",
+            "take whole answers where tools are offered: its streams lose the ] of plain text",
+            "a forced call is written in an older format",
+        ),
+    )  # fmt: skip
+
+
+def _llama_cpp(wanted: Wanted) -> Launch:
+    _check_gguf(Path(wanted.model))
+    return Launch(
+        commands=((
+            "llama-server", "--model", wanted.model, "--alias", wanted.name, "--host", wanted.host,
+            "--port", str(wanted.port), "--jinja", "--ctx-size", str(wanted.context or SMALL_CONTEXT), "--no-context-shift",
+            "--parallel", "1", *(("--n-gpu-layers", "999") if wanted.accelerators else ()),
+        ),),
+        keys=(("LLAMA_API_KEY", wanted.key_variable),) if wanted.key_variable else (),
+        remarks=(
+            "text of a user's that spells a control token becomes one: do not put pages or files of strangers before it",
+            "results of two calls must be sent in the calls' order: they are matched by place",
+            "a file that was converted without a template has the one of an older model: add --chat-template-file",
+        ),
+    )  # fmt: skip
+
+
+def _ollama(wanted: Wanted) -> Launch:
+    if wanted.key_variable:
+        raise ConfigurationError(
+            "ollama knows no key: serve at this machine's own address, behind a proxy that asks for one"
+        )
+    host = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
+    return Launch(
+        commands=(("ollama", "serve"),),
+        environment=(
+            ("OLLAMA_HOST", f"{host}:{wanted.port}"),
+            ("OLLAMA_CONTEXT_LENGTH", str(wanted.context or SMALL_CONTEXT)),
+        ),
+        remarks=(
+            f"then, once: OLLAMA_HOST={host}:{wanted.port} ollama pull {wanted.model}",
+            "without OLLAMA_CONTEXT_LENGTH a prompt is cut to 4,096 tokens without a word; num_ctx in a request changes nothing",
+            "tool_choice is not kept; one call of an unknown tool fails the whole answer",
+        ),
+    )
+
+
+def _lmstudio(wanted: Wanted) -> Launch:
+    if wanted.key_variable:
+        raise ConfigurationError(
+            "lms takes no key: serve at this machine's own address, behind a proxy that asks for one"
+        )
+    return Launch(
+        commands=(
+            ("lms", "load", wanted.model, "--identifier", wanted.name, "--context-length",
+             str(wanted.context or SMALL_CONTEXT)),
+            ("lms", "server", "start", "--port", str(wanted.port)),
+        ),
+        remarks=("parallel calls and usage in streams are known to fail: fumehood model verify shows it",),
+    )  # fmt: skip
+
+
+#: The servers, by their names.
+ENGINES: dict[str, Callable[[Wanted], Launch]] = {
+    "vllm": _vllm,
+    "sglang": _sglang,
+    "llama.cpp": _llama_cpp,
+    "ollama": _ollama,
+    "lmstudio": _lmstudio,
+}
+
+
+def _parallel(wanted: Wanted) -> int:
+    return next(count for count in _PARALLEL if count <= max(1, wanted.accelerators))
+
+
+def _check_folder(model: str) -> None:
+    """Check a folder on this machine; `owner/name` is one of a hub's, which the server fetches."""
+    if Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        checked(Path(model))
+
+
+def _check_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ModelFilesUnusable(
+            f"{path} cannot be read ({error.strerror}): llama.cpp takes one file of the form .gguf"
+        ) from error
+    if start != b"GGUF":
+        raise ModelFilesUnusable(
+            f"{path} is no file of the form .gguf, which llama.cpp takes: convert the model, or download one"
+        )

@@ -1,0 +1,74 @@
+"""Tiny models, made once, and loaded as a real one is. Where torch is not installed these tests are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.testing.tiny_models import Parrot, random_model
+
+if TYPE_CHECKING:
+    from fumehood.models.loading import Model
+
+#: For commands that load a model: see `_need_torch`.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+#: The tool that `fumehood ask` offers.
+RUN = {
+    "type": "function",
+    "function": {
+        "name": "exec_python",
+        "description": "Run.",
+        "parameters": {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
+    },
+}
+
+
+def _need_torch() -> None:
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed: ./scripts/test installs it where pip has a CPU build"
+    )
+    # Threads that wait for one another on a busy machine cost such small networks ten times their work.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def parrot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes a parrot, which says a script after the question and one after a tool's result."""
+    _need_torch()
+
+    def made(*script: str, then: tuple[str, ...] = ("Done",)) -> Path:
+        both = Parrot().says("[/INST]", *script).says("[/TOOL_RESULTS]", *then)
+        return both.save(tmp_path_factory.mktemp("models") / "parrot")
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a model with random weights."""
+    _need_torch()
+    return random_model(tmp_path_factory.mktemp("models") / "noise", context=4096)
+
+
+@pytest.fixture(scope="session")
+def noise(noise_folder: Path) -> Model:
+    """Return it loaded."""
+    from fumehood.models.loading import load
+
+    return load(noise_folder)
+
+
+@pytest.fixture
+def load() -> Callable[..., Model]:
+    """Return the function that loads a model, imported when there is torch."""
+    from fumehood.models import loading
+
+    return loading.load
+
+
+def asked(text: Any = "Go on.", **fields: Any) -> dict[str, Any]:
+    """Return the body of a request, at temperature 0 unless told otherwise."""
+    return {"messages": [{"role": "user", "content": text}], "temperature": 0, **fields}
