@@ -1,6 +1,6 @@
 """LangChain's tools for Riza, as they are, over Fumehood: what an agent of LangChain's does with them, without a model.
 
-    pip install langchain-community rizaio
+    uv pip install langchain-community rizaio
     fumehood serve  # in another terminal; it prints the key
     export RIZA_BASE_URL=http://127.0.0.1:3003 RIZA_API_KEY=fh_…
     python examples/langchain_riza.py

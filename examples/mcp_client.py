@@ -1,6 +1,6 @@
 """The tools of Fumehood as a host of MCP sees them: listed, and called, with the official `mcp` over streamable HTTP.
 
-    pip install mcp
+    uv pip install mcp
     fumehood serve  # in another terminal; it prints the key
     export FUMEHOOD_MCP_URL=http://127.0.0.1:3003/mcp FUMEHOOD_API_KEY=fh_…
     python examples/mcp_client.py

@@ -1,6 +1,6 @@
 """A Mistral model answers a question by programs that it has run: function calling, with the official `mistralai` and `rizaio`.
 
-    pip install mistralai rizaio
+    uv pip install mistralai rizaio
     fumehood serve  # in another terminal; it prints the key
     export RIZA_BASE_URL=http://127.0.0.1:3003 RIZA_API_KEY=fh_… MISTRAL_API_KEY=…
     python examples/mistral_riza_function_calling.py "How many primes are there below 10,000?"

@@ -2,7 +2,7 @@
 
 For models that call no functions. A program that fails goes back to its model, with what it said.
 
-    pip install mistralai rizaio
+    uv pip install mistralai rizaio
     fumehood serve  # in another terminal; it prints the key
     export RIZA_BASE_URL=http://127.0.0.1:3003 RIZA_API_KEY=fh_… MISTRAL_API_KEY=…
     python examples/mistral_riza_json_mode.py "Print the 50th Fibonacci number."

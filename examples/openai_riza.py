@@ -1,6 +1,6 @@
 """Any model behind OpenAI's API answers a question by programs that it has run, with the official `openai` and `rizaio`.
 
-pip install openai rizaio
+uv pip install openai rizaio
 fumehood serve  # in another terminal; it prints the key
 export RIZA_BASE_URL=http://127.0.0.1:3003 RIZA_API_KEY=fh_…
 export OPENAI_BASE_URL=http://127.0.0.1:11434/v1 OPENAI_API_KEY=none OPENAI_MODEL=devstral

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fastapi.routing import APIRoute
 
 from fumehood.server import operations
+from fumehood.server.description import scope_of
 from fumehood.server.doors import native, piston, riza, sandboxfusion, sessions, tenants
 
 if TYPE_CHECKING:
@@ -48,16 +49,17 @@ def _row(route: APIRoute) -> str:
     (method,) = route.methods
     takes = [_field(name, needed=field["needed"]) for name, field in _fields(route).items()]
     takes += [f"?{each.alias}" for each in route.dependant.query_params]
-    about = (inspect.getdoc(route.endpoint) or "").split("\n")[0]
+    about = (inspect.getdoc(route.endpoint) or "").split("\n\n")[0].replace("\n", " ")
     return f"| `{method} {route.path_format}` | {', '.join(takes)} | {_scope(route)} | {about} |\n"
 
 
 def _fields(route: APIRoute) -> dict[str, dict[str, Any]]:
     found = {}
     for body in route.dependant.body_params:
-        model = body.field_info.annotation
-        for name, field in getattr(model, "model_fields", {}).items():
-            found[field.alias or name] = {"needed": field.is_required()}
+        # A body that may be left out is a union with None.
+        for model in get_args(body.field_info.annotation) or (body.field_info.annotation,):
+            for name, field in getattr(model, "model_fields", {}).items():
+                found[field.alias or name] = {"needed": field.is_required()}
     return found
 
 
@@ -66,7 +68,5 @@ def _field(name: str, *, needed: bool) -> str:
 
 
 def _scope(route: APIRoute) -> str:
-    for each in route.dependant.dependencies:
-        if each.call is not None and "with_scope" in each.call.__qualname__:
-            return f"`{inspect.getclosurevars(each.call).nonlocals['scope']}`"
-    return ""
+    scope = scope_of(route)
+    return scope and f"`{scope}`"

@@ -30,6 +30,7 @@ def main() -> int:
         DOCS / "api.md": api_page.api(),
         DOCS / "system-calls.md": pages.system_calls(),
         DOCS / "probes.md": pages.probes(),
+        DOCS / "checks.md": pages.checks(),
         DOCS / "compatibility.md": pages.compatibility(),
         THREATS: _between(THREATS, pages.walls()),
         TABLE: table(),

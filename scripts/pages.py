@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fumehood.conformance.checks import CHECKS, FAMILIES
+from fumehood.conformance.reports import link
 from fumehood.probes.attacks import SUITES
 from fumehood.sandbox.syscalls import ABSENT, ALLOWED, CHECKED, HOSTILE, PROFILES, REFUSED, UNSUPPORTED
 from fumehood.sandbox.walls import WALLS
@@ -96,6 +99,31 @@ def _open(probe: Probe) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def checks() -> str:
+    """Return the page of what `fumehood model verify` checks."""
+    parts = [
+        f"# Checks of a model server\n\nGenerated from the checks themselves: {len(CHECKS)} that `fumehood model verify` runs "
+        "([how](../how-to/verify-a-model-server.md)). A failure that is critical has an agent do what nobody asked for, or "
+        "believe what is not so; a major one stops it or costs it a turn; of a minor one a client has to know.\n"
+    ]
+    for family in FAMILIES:
+        parts.append(f"\n## {family.title}\n")
+        for check in family:
+            issues = ", ".join(f"[{issue}]({link(issue)})" for issue in check.issues)
+            rows = [("Oracle", check.oracle), ("If it fails", check.meaning), ("Cure", check.cure)]
+            facts = "".join(f"- {name}: {_text(words)}\n" for name, words in rows)
+            parts.append(
+                f"\n### {check.id} {check.name} ({check.severity})\n\nProves: {_text(check.proves)}.\n\n{facts}"
+            )
+            parts.append(f"- Reported as: {issues}\n" if issues else "")
+    return "".join(parts)
+
+
+def _text(words: str) -> str:
+    """Return words as Markdown shows them: what looks like HTML or a link is neither."""
+    return re.sub(r"`[^`]*`|[<>\[\]*_]", lambda found: found[0] if found[0][0] == "`" else f"\\{found[0]}", words)
 
 
 def walls() -> str:

@@ -206,7 +206,7 @@ REFUSALS = {
         b'{"message": "needs execute", "code": 7}',
         STREAM,
         errors.ServerRefused,
-        "403: needs execute: ask",
+        "403: needs execute",
     ),
     "the_key": (500, b'{"message": "correct-horse-key"}', STREAM, errors.ServerRefused, "the key"),
     "a_kind": (

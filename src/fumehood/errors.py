@@ -143,10 +143,26 @@ class ModelUnreachable(ModelError):
     exit_code = 69
 
 
+class ModelStalled(ModelUnreachable):
+    """The server's state: its answer began and nothing new came of it in time, though the connection was there."""
+
+    exit_code = 69
+
+
 class ModelRefused(ModelError):
     """The server answered with an HTTP error; the message carries its status and its own words."""
 
     exit_code = 77
+
+
+class ModelBusy(ModelRefused):
+    """The server refused for now, beyond what a client waits: it wants to be asked again after `retry_after_seconds`."""
+
+    exit_code = 77
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ModelMisbehaved(ModelError):
@@ -167,7 +183,7 @@ class ModelFailed(ModelError):
     exit_code = 70
 
 
-class ModelBusy(ModelError):
+class EngineBusy(ModelError):
     """The engine's state: as many answers are asked for as it takes. Try again later."""
 
     exit_code = 75

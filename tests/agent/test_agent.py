@@ -93,7 +93,7 @@ def test_several_calls_in_a_turn_are_answered_in_their_order(engine: Engine) -> 
 
 
 MISTAKES = {
-    "broken_json": (call('{"code": "pri'), "not JSON"),
+    "broken_json": (call('{"code": print}'), "not JSON"),
     "not_an_object": (call("[1]"), "not a JSON object"),
     "unknown_tool": (call({"code": "1"}, name="rm_rf"), "no tool 'rm_rf'"),
     "no_code": (call({"program": "1"}), "needs the argument code"),

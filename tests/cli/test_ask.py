@@ -96,6 +96,16 @@ def test_a_real_server_is_asked_by_its_address(ask: Command) -> None:
     assert server.requests[1]["messages"][-1]["content"] == "42\n"
 
 
+def test_what_a_server_got_wrong_is_noted_beside_the_answer(ask: Command) -> None:
+    said = [{"text": ""}, {"text": "42"}] * 2
+    with ChatServer(*said) as server:
+        done = ask("--model", f"openai:m@{server.url}/v1", "q")
+        noted = json.loads(ask("--model", f"openai:m@{server.url}/v1", "--json", "q").stdout)["notes"]
+    assert (done.returncode, done.stdout) == (0, "42\n")
+    assert "noted: an answer was none" in done.stderr
+    assert [note["quirk"] for note in noted] == ["asked_again"]
+
+
 def test_the_time_of_a_program_is_limited(ask: Command) -> None:
     code = json.dumps({"code": "while True: pass"})
     with ChatServer({"calls": [{"name": "exec_python", "arguments": code}]}, {"text": "too slow"}) as server:

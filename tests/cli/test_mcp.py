@@ -7,13 +7,15 @@ import json
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from mcp import Client
 
 from tests.testing.mcp_clients import over_stdio, said, use, wait_until
-from tests.testing.served import FUMEHOOD
+from tests.testing.served import FUMEHOOD, KEY, Served
 
 GREETING = [
     {"jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -79,6 +81,30 @@ def test_the_command_lets_programs_reach_the_hosts_that_it_names_and_no_others()
         assert "refused by the sandbox's policy" in told
 
     use(lambda: over_stdio("--allow-host", "good.test"), work)
+
+
+def test_a_key_that_may_run_programs_alone_is_enough_for_a_servers_tools(tmp_path: Path) -> None:
+    async def work(client: Client) -> None:
+        assert await said(client, "run_code", code="print(6*7)") == "42"
+
+    with Served(tmp_path) as served:
+        keys = {
+            scope: httpx.post(
+                f"{served.url}/v1/keys",
+                headers={"authorization": f"Bearer {KEY}"},
+                json={"name": scope, "scopes": [scope]},
+            ).json()["key"]
+            for scope in ("execute", "read")
+        }
+        for url in (served.url, f"{served.url}/"):
+            use(partial(over_stdio, "--server", url, FUMEHOOD_API_KEY=keys["execute"]), work)
+        for key, says in ((keys["read"], "lacks the scope 'execute'"), ("nobody's key", "unauthenticated")):
+            answer = subprocess.run(
+                [FUMEHOOD, "mcp", "--server", served.url], capture_output=True, text=True, check=False, input="",
+                env={**os.environ, "FUMEHOOD_API_KEY": key},
+            )  # fmt: skip
+            assert (answer.returncode, answer.stdout) == (77, "")
+            assert says in answer.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -75,6 +76,58 @@ def test_a_key_is_made_shown_once_and_revoked(served: Served, call: Caller) -> N
     assert "401" in other("execution", "list", code=77).stderr
     (kept,) = [each for each in call.json("key", "list") if each["id"] == row[0]]
     assert kept["revoked_at"]
+
+
+def test_an_empty_server_is_this_machines_whatever_the_environment_names() -> None:
+    elsewhere = Caller("http://127.0.0.1:1")
+    assert "http://127.0.0.1:1 " in elsewhere("key", "list", code=69).stderr
+    answer = subprocess.run(
+        [FUMEHOOD, "key", "list", "--server", ""],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=elsewhere.environment,
+    )
+    # Whether one serves there is this machine's affair.
+    assert "http://127.0.0.1:1 " not in answer.stderr
+
+
+@pytest.mark.alone
+def test_the_set_up_is_done_in_any_shell(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    for name in ("pyproject.toml", "README.md", "LICENSE", "src", "scripts"):
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(root / ".venv" / "bin" / "uv")
+    # A server that the environment names is not asked; what is activated is not taken to make itself anew.
+    usual = {name: value for name, value in os.environ.items() if name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
+    path = f"{tmp_path / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    environment = {**usual, "PATH": path, "FUMEHOOD_SERVER": "http://127.0.0.1:1"}
+    script = "./scripts/setup && . .venv/bin/activate && ./scripts/setup && fumehood --version"
+    answer = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=110
+    )
+    assert answer.returncode == 0, answer.stderr
+    made, version = answer.stdout.splitlines()
+    assert (made, version[:9]) == ("setup: installing Fumehood into .venv", "fumehood ")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--host", "nowhere.invalid"], "choose another by --host"),
+        (["--host", "192.0.2.1", "--key", "some key"], "choose another by --host"),
+        (["--database", "nonsense"], "postgresql+psycopg://user@host/name"),
+    ],
+)
+def test_a_service_that_cannot_begin_says_what_to_change(tmp_path: Path, options: list[str], says: str) -> None:
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "FUMEHOOD_API_KEY": KEY}
+    answer = subprocess.run(
+        [FUMEHOOD, "serve", *options], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert (answer.returncode, answer.stdout) == (78, "")
+    assert says in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def test_a_secret_is_read_from_input_or_a_variable_and_given_to_a_tool(call: Caller, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.testing.outside import LOOPBACK, Authority, NameServer
 SECRET = "correct-horse-battery-staple"
 
 
-class RawServer:
+class TlsServer:
     """Gives each connection, opened by TLS, to a function of a test's."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -62,7 +62,7 @@ class RawServer:
 
 
 class Outside:
-    def __init__(self, server: RawServer, engine: Engine) -> None:
+    def __init__(self, server: TlsServer, engine: Engine) -> None:
         self.server, self.engine = server, engine
 
     def run(self, code: str, *, connections: int = 128, **fields: object) -> ExecutionResult:
@@ -95,7 +95,7 @@ def outside() -> Iterator[Outside]:
     with (
         authority.trusted(),
         NameServer({"good.test": [["127.0.0.1"]]}) as names,
-        RawServer(authority.context("good.test")) as server,
+        TlsServer(authority.context("good.test")) as server,
         Engine(nameserver=names.address) as engine,
     ):
         engine.prepare()

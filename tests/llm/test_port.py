@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fumehood.errors import ConfigurationError, ModelMisbehaved
 from fumehood.llm.choose import Surroundings, choose
 from fumehood.llm.mistral import MistralModel
 from fumehood.llm.openai_compatible import OpenAICompatible
-from fumehood.llm.port import AssistantMessage, ChatModel, ToolMessage, ToolSchema, UserMessage
+from fumehood.llm.port import AssistantMessage, ChatModel, Quirk, ToolMessage, ToolSchema, UserMessage
 from fumehood.llm.scripted import ScriptedModel
 from tests.testing.chat_servers import ChatServer
 
@@ -118,6 +119,12 @@ def test_a_models_name_may_hold_an_at_sign(tmp_path: Path) -> None:
     around = Surroundings(environment={}, folder=tmp_path)
     assert choose("lmstudio:qwen@q4_k_m", around).name == "qwen@q4_k_m at http://127.0.0.1:1234/v1"
     assert choose("openai:qwen@q4_k_m@http://h:1/v1", around).name == "qwen@q4_k_m at http://h:1/v1"
+
+
+def test_each_quirk_is_described() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "real-servers.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
+    assert named == list(Quirk)
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "1e9", "nan"])

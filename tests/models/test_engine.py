@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fumehood.errors import ChatRequestInvalid, FumehoodError, ModelBusy, ModelFailed, ModelFilesUnusable
+from fumehood.errors import ChatRequestInvalid, EngineBusy, FumehoodError, ModelFailed, ModelFilesUnusable
 from fumehood.models.answering import Arguments, CallBegun, Ended, Event, Text
 from fumehood.models.asking import read
 from fumehood.models.engine import Engine
@@ -241,7 +241,7 @@ def test_who_is_cancelled_makes_room_for_the_next(noise: Model) -> None:
 def test_beyond_those_that_wait_the_next_is_told_to_come_again_and_who_left_does_not_count(noise: Model) -> None:
     with Engine(noise, at_once=1) as engine:
         going = [engine.submit(read(asked(max_tokens=4000)), lambda _event: None) for _place in range(1 + 256)]
-        with pytest.raises(ModelBusy, match="257 requests"):
+        with pytest.raises(EngineBusy, match="257 requests"):
             engine.submit(read(asked()), lambda _event: None)
         for answer in going:
             answer.cancel()
@@ -249,7 +249,7 @@ def test_beyond_those_that_wait_the_next_is_told_to_come_again_and_who_left_does
             try:
                 answered = Said(list(engine.answer(read(asked(max_tokens=1)))))
                 break
-            except ModelBusy:
+            except EngineBusy:
                 time.sleep(0.01)
     assert answered.end.completion_tokens == 1
 

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
 from fumehood import Allow, Bearer, Engine, ExecutionRequest, ExecutionResult, Limits, Network
@@ -18,6 +20,7 @@ from fumehood.errors import ForkRefused, InvalidRequest, SandboxUnavailable
 from fumehood.protocol.limits import MiB
 from tests.testing.leftovers import assert_nothing_is_left, settled
 from tests.testing.outside import LOOPBACK, Authority, NameServer, Server
+from tests.testing.served import KEY, Served
 
 pytestmark = [
     pytest.mark.alone,
@@ -33,6 +36,19 @@ def engine() -> Iterator[Engine]:
 
 def run(engine: Engine, code: str, language: str = "python", **fields: object) -> ExecutionResult:
     return engine.execute(ExecutionRequest(code=code, language=language, **fields))  # type: ignore[arg-type]  # the tests' own
+
+
+def test_a_service_gives_all_programs_another_kernel(tmp_path: Path) -> None:
+    code = {"code": "import os; print(os.uname().release)"}
+    with (
+        Served(tmp_path, "--isolation", "gvisor") as served,
+        httpx.Client(base_url=served.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60) as client,
+    ):
+        session = client.post("/v1/sessions", json={}).json()["id"]
+        for path in ("/v1/executions", f"/v1/sessions/{session}/cells"):
+            told = client.post(path, json=code).json()["stdout"]
+            assert told.strip() not in ("", os.uname().release), path
+        client.delete(f"/v1/sessions/{session}")
 
 
 def test_another_kernel_than_the_hosts_answers(engine: Engine) -> None:

@@ -319,6 +319,21 @@ def test_the_first_start_makes_a_key_and_shows_it_once(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("server.db*") if first.made_key.encode() in path.read_bytes()]
 
 
+def test_tools_and_secrets_go_by_the_ids_that_programs_carry(tmp_path: Path) -> None:
+    with Served(tmp_path) as served, Riza(base_url=served.url, api_key=KEY) as client:
+        reads = "import os\ndef execute(i): return [i, os.environ['S']]"
+        tool = client.tools.create(code=reads, language="python", name="reads").id
+        secret = client.secrets.create(name="s", value=TOKEN).id
+        with pytest.raises(rizaio.NotFoundError):
+            client.tools.get("01JOLDTOOL")
+    aliases = ("--alias", f"01JOLDTOOL={tool}", "--alias", f"01JOLDSECRET={secret}")
+    with Served(tmp_path, *aliases) as served, Riza(base_url=served.url, api_key=KEY) as client:
+        env: Any = [{"name": "S", "secret_id": "01JOLDSECRET"}]
+        assert client.tools.exec("01JOLDTOOL", input=4, env=env).output == [4, TOKEN]
+        assert client.tools.get("01JOLDTOOL").id == tool
+        assert client.tools.update("01JOLDTOOL", name="renamed").name == "renamed"
+
+
 def test_nothing_that_was_answered_is_lost_when_it_is_killed(tmp_path: Path) -> None:
     with Served(tmp_path) as served, Riza(base_url=served.url, api_key=KEY) as client:
         tool = client.tools.create(code=DOUBLE["python"], language="python", name="double")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from rizaio import Riza
 
@@ -60,6 +61,18 @@ def test_a_service_goes_on_with_a_new_key_and_the_old_one_opens_nothing(tmp_path
         with pytest.raises(ConfigurationError, match="another key"):
             Store(database, Vault([old])).secrets.text(caller.project_id, secret.id)
     database.close()
+
+
+def test_a_rotation_ends_every_visit_of_the_dashboard_and_no_key(tmp_path: Path) -> None:
+    with Served(tmp_path) as served, httpx.Client(base_url=served.url) as visitor:
+        assert visitor.post("/login", data={"key": KEY}).status_code == 303
+        assert visitor.get("/keys").status_code == 200
+        cookies = dict(visitor.cookies)
+    assert rotated(tmp_path).returncode == 0
+    with Served(tmp_path) as served, httpx.Client(base_url=served.url, cookies=cookies) as visitor:
+        answer = visitor.get("/keys")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/keys")
+        assert visitor.get("/v1/tools", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
 
 
 def test_a_rotation_that_was_broken_off_can_be_read_and_done_again(tmp_path: Path) -> None:

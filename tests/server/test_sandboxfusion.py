@@ -140,7 +140,7 @@ def test_what_ran_is_kept_under_its_door(served: Served, raw: httpx.Client) -> N
 def test_the_description_of_the_api_has_each_contracts_errors(served: Served) -> None:
     paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
     models = {
-        paths[path][method]["responses"]["400"]["content"]["application/json"]["schema"]["$ref"]
+        paths[path][method]["responses"]["401"]["content"]["application/json"]["schema"]["$ref"]
         for path, method in (("/run_code", "post"), ("/api/v2/execute", "post"), ("/v1/execute", "post"))
     }
     assert len(models) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -262,10 +263,21 @@ def test_who_changed_what_is_written_down(clients: Clients) -> None:
     secret = client.post("/v1/secrets", json={"name": "the secret", "value": "correct-horse"}).json()["id"]
     client.delete(f"/v1/secrets/{secret}")
     client.delete(f"/v1/tools/{tool}")
+    manifest = {"manifest_file": {"name": "requirements.txt", "contents": ""}}
+    runtime = client.post("/v1/runtimes", json={"name": "r", "language": "python", **manifest}).json()
+    client.post(f"/v1/runtimes/{runtime['id']}/revisions", json=manifest)
+    client.delete(f"/v1/runtimes/{runtime['id']}")
+    execution = client.post("/v1/execute", json={"code": "1", "language": "python"}).json()["id"]
+    client.delete(f"/v1/executions/{execution}")
+    client.delete(f"/v1/executions/{execution}")  # there is none any more
+    key = client.post("/v1/keys", json={"name": "n", "scopes": ["read"]}).json()["id"]
+    client.delete(f"/v1/keys/{key}")
     answer = client.get("/v1/audit")
     entries = answer.json()["entries"]
     assert [(each["action"], each["object"]) for each in entries] == [
-        ("tool.delete", tool), ("secret.delete", secret), ("secret.create", secret), ("tool.update", tool), ("tool.create", tool),
+        ("key.revoke", key), ("key.create", key), ("execution.delete", execution), ("runtime.delete", runtime["id"]),
+        ("runtime.revise", runtime["id"]), ("runtime.create", runtime["id"]), ("tool.delete", tool), ("secret.delete", secret),
+        ("secret.create", secret), ("tool.update", tool), ("tool.create", tool),
     ]  # fmt: skip
     assert len({each["key_id"] for each in entries}) == 1
     assert "correct-horse" not in answer.text
@@ -273,3 +285,33 @@ def test_who_changed_what_is_written_down(clients: Clients) -> None:
         client.get("/v1/audit", params={"limit": 2, "starting_after": entries[1]["id"]}).json()["entries"]
         == entries[2:4]
     )
+    # As everywhere: who has no last id sends an empty one.
+    assert client.get("/v1/audit", params={"starting_after": ""}).json()["entries"] == entries
+
+
+def test_what_an_administrator_changes_is_written_down(clients: Clients) -> None:
+    project = clients.admin.post("/v1/projects", json={"name": new_id()}).json()["id"]
+    clients.admin.put(f"/v1/projects/{project}/quotas", json={"concurrency": 3})
+    entries = clients.admin.get("/v1/audit", params={"limit": 2}).json()["entries"]
+    assert [(each["action"], each["object"]) for each in entries] == [
+        ("project.quotas", project),
+        ("project.create", project),
+    ]
+    assert "'concurrency': 3" in entries[0]["detail"]
+
+
+def test_a_start_with_a_key_that_was_revoked_says_so_and_serves_nobody(tmp_path: Path) -> None:
+    with (
+        Served(tmp_path) as served,
+        httpx.Client(base_url=served.url, headers={"authorization": f"Bearer {KEY}"}) as client,
+    ):
+        other = client.post("/v1/keys", json={"name": "n", "scopes": ["keys", "admin"]}).json()["key"]
+        (first,) = [
+            each["id"] for each in client.get("/v1/keys").json()["keys"] if each["name"] == "given at the start"
+        ]
+        assert client.delete(f"/v1/keys/{first}", headers={"authorization": f"Bearer {other}"}).status_code == 200
+    with pytest.raises(AssertionError, match="was revoked: give another by FUMEHOOD_API_KEY, or leave it out"):
+        Served(tmp_path).__enter__()
+    with Served(tmp_path, key="another key") as served:
+        answer = httpx.get(f"{served.url}/v1/tools", headers={"authorization": "Bearer another key"})
+        assert answer.status_code == 200

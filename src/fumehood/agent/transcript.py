@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..llm.port import AssistantMessage, SystemMessage, ToolMessage, Usage, UserMessage
 
 if TYPE_CHECKING:
-    from ..llm.port import Completion, Message
+    from ..llm.port import Completion, Message, Note
     from ..protocol.execution import ExecutionResult
 
 
@@ -37,6 +37,8 @@ class Transcript:
         self.answer = ""
         #: Whether the answer ends where the model's length limit cut it off.
         self.cut_off = False
+        #: Where model or server broke the rules, and what was made of it, in order.
+        self.notes: list[Note] = []
         self._model = model
         self._method = method
         self._usage = Usage()
@@ -47,8 +49,9 @@ class Transcript:
         self.messages += messages
 
     def add_completion(self, completion: Completion) -> None:
-        """Append the model's answer and count its tokens."""
+        """Append the model's answer with its notes, and count its tokens."""
         self.add(AssistantMessage(text=completion.text, tool_calls=completion.tool_calls))
+        self.notes += completion.notes
         self._usage = Usage(
             prompt_tokens=self._usage.prompt_tokens + completion.usage.prompt_tokens,
             completion_tokens=self._usage.completion_tokens + completion.usage.completion_tokens,
@@ -61,6 +64,7 @@ class Transcript:
             "method": self._method,
             "answer": self.answer,
             "cut_off": self.cut_off,
+            "notes": [note.as_dict() for note in self.notes],
             "messages": [_as_json(message) for message in self.messages],
             "executions": [execution.as_json() for execution in self.executions],
             "usage": self._usage.as_dict(),

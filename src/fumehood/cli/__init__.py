@@ -27,7 +27,7 @@ COMMANDS = {
     "secret": "Keep, list and delete a server's secrets.",
     "key": "Make, list and revoke a server's API keys.",
     "execution": "List, show and forget what a server has run.",
-    "model": "Serve a model's files over HTTP.",
+    "model": "Serve a model's files over HTTP, or prove that a model server speaks right.",
     "doctor": "Show which walls this machine puts up, and how to mend those it does not.",
     "runtime": "Build, list and remove the environments that programs run in.",
 }

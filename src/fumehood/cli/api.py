@@ -9,6 +9,7 @@ import json
 import os
 
 from .arguments import Option, UsageError
+from .server import url_of
 from .terminal import printable
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 URL = "http://127.0.0.1:3003"
 SERVER = Option(
     name="server", metavar="URL",
-    help=f"Which `fumehood serve` ({URL}, or where FUMEHOOD_SERVER says). The key is in FUMEHOOD_API_KEY.",
+    help=f"Which `fumehood serve`; else where FUMEHOOD_SERVER says. '' is {URL}, on this machine. The key is in FUMEHOOD_API_KEY.",
 )  # fmt: skip
 JSON = Option(name="json", help="Print JSON.")
 _TIMEOUT_SECONDS = 960.0  # a tool may run for 900
@@ -41,11 +42,12 @@ class Api:
         from ..client.transport import Transport  # noqa: PLC0415 - 200 ms that only who asks a server pays
 
         self._transport: Transport = Transport(url, os.environ.get("FUMEHOOD_API_KEY", ""), _TIMEOUT_SECONDS)
+        self.url = self._transport.url
 
     @classmethod
     def of(cls, arguments: Arguments) -> Self:
         """Return that of the server that was named."""
-        return cls(arguments.server or os.environ.get("FUMEHOOD_SERVER") or URL)
+        return cls(url_of(arguments) or URL)
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Ask for an object. Raises errors of `fumehood.errors`, the server's in its words."""

@@ -166,7 +166,9 @@ def help_text(command: Command) -> str:
     ]
     if command.rest is not None:
         words.append(f"[{command.rest[0]}]…")
-    lines = [f"Usage: {' '.join(words)}", "", *_wrap(command.description or command.summary, 80), ""]
+    lines = [f"Usage: {' '.join(words)}", ""]
+    for paragraph in (command.description or command.summary).split("\n\n"):
+        lines += [*_wrap(paragraph, 80), ""]
     described = [*command.positionals, *([command.rest] if command.rest else [])]
     if described:
         lines += ["Arguments:", *_table(described), ""]

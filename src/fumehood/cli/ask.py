@@ -51,6 +51,9 @@ def ask(arguments: Arguments) -> int:
             )  # fmt: skip
         view.answer(transcript.answer)
     explain(each for execution in transcript.executions for each in execution.refusals)
+    if not arguments.json:
+        for each in transcript.notes:
+            note(f"noted: {printable(each.words)}")
     if transcript.cut_off:
         note("the answer ends here because the model's length limit cut it off")
     if arguments.json:

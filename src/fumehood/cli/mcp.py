@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from ..engine import Engine
-from ..errors import ServerUnreachable
+from ..errors import ServerRefused, ServerUnreachable
+from .api import Api
 from .arguments import Arguments, Command, Option, UsageError
 from .network import OPTIONS, network_of
-from .server import ISOLATION, SERVER, isolation_of, remote
+from .server import ISOLATION, SERVER, isolation_of, server_of
 from .terminal import is_terminal, note
 
 TYPE_CHECKING = False
@@ -26,18 +27,28 @@ def mcp(arguments: Arguments) -> int:
     """Do the command."""
     if is_terminal(0):
         note("fumehood: waiting for a client of MCP on standard input; such clients start this command themselves")
-    executor = remote(arguments)
-    if executor is not None:
-        if arguments.allow_host or arguments.placeholder:
-            raise UsageError(
-                f"--allow-host is about programs on this machine, and these would run on the server {executor.url!r}: "
-                "leave it out, or say --server '' to run here"
-            )
-        with executor:
-            # What is wrong with the address or the key is told now, in words.
-            executor.languages()
-            return _pass_on(executor.url, os.environ.get("FUMEHOOD_API_KEY", ""))
-    return _serve_here(arguments)
+    url = server_of(arguments)
+    if not url:
+        return _serve_here(arguments)
+    if arguments.allow_host or arguments.placeholder:
+        raise UsageError(
+            f"--allow-host is about programs on this machine, and these would run on the server {url!r}: leave it out, "
+            "or say --server '' to run here"
+        )
+    with Api(url) as api:
+        _check(api)
+    return _pass_on(api.url, os.environ.get("FUMEHOOD_API_KEY", ""))
+
+
+def _check(api: Api) -> None:
+    """Raise what is wrong with the address or the key, now and in words: clients of MCP show little of it."""
+    try:
+        api.ask("GET", "/mcp")
+    except ServerRefused as refused:
+        # What it says to those whom it would serve.
+        if refused.status == 405:
+            return
+        raise
 
 
 def _serve_here(arguments: Arguments) -> int:

@@ -1,11 +1,11 @@
-"""`fumehood model`: what is done with a model's files."""
+"""`fumehood model`: serve a model's files, and prove a model's server right."""
 
 from __future__ import annotations
 
-from .arguments import Arguments, Command, UsageError
-from .model_serve import DESCRIPTION, EXAMPLES, OPTIONS, serve
+from . import model_serve, model_verify
+from .arguments import Arguments, Command, Option, UsageError
 
-_ACTIONS = {"serve": serve}
+_ACTIONS = {"serve": model_serve.serve, "verify": model_verify.verify}
 
 
 def model(arguments: Arguments) -> int:
@@ -19,10 +19,18 @@ def model(arguments: Arguments) -> int:
 
 COMMAND = Command(
     name="model",
-    summary="Serve a model's files over HTTP.",
-    description=DESCRIPTION,
+    summary="Serve a model's files over HTTP, or prove that a model server speaks right.",
+    description=f"{model_serve.DESCRIPTION}\n\n{model_verify.DESCRIPTION}",
     run=model,
-    positionals=(("ACTION", "serve."),),
-    options=OPTIONS,
-    examples=EXAMPLES,
-)
+    positionals=(("ACTION", "serve or verify."),),
+    options=(
+        Option(name="model", short="m", metavar="MODEL",
+               help="serve: the folder with the model's files; for other engines a hub's name, a .gguf file, or their own name "
+               "for it. verify: the model's name there."),
+        Option(name="key-env", metavar="VAR",
+               help="The environment variable that holds the key: which callers of serve then need, or which verify sends."),
+        *model_serve.OPTIONS,
+        *model_verify.OPTIONS,
+    ),
+    examples=(*model_serve.EXAMPLES, *model_verify.EXAMPLES),
+)  # fmt: skip

@@ -121,15 +121,12 @@ DESCRIPTION = (
     "instead, with the flags that the model needs; what is known to stay wrong with it is said on standard error."
 )
 OPTIONS = (
-    Option(name="model", short="m", metavar="FOLDER",
-           help="The folder with the model's files; for other engines a hub's name, a .gguf file, or their own name for it."),
     Option(name="engine", metavar="NAME", default="transformers",
            help="transformers (in this process), vllm, sglang, llama.cpp, ollama or lmstudio."),
     Option(name="print", help="Print the command of another engine, with its flags, and start nothing."),
     Option(name="name", metavar="NAME", help="What callers name it; the folder's name unless given."),
     Option(name="host", metavar="ADDRESS", default=HOST, help=f"Where to listen ({HOST})."),
     Option(name="port", metavar="N", default=PORT, convert=_port, help=f"The port ({PORT}); 0 for any free one."),
-    Option(name="key-env", metavar="VAR", help="The environment variable that holds the key which callers need."),
     Option(name="context", metavar="TOKENS", convert=int, help="Prompt and answer together; the model's own unless given."),
     Option(name="at-once", metavar="N", default=8, convert=_count, help="Answers at one time (8); others wait."),
     Option(name="cache", metavar="TOKENS", convert=int,

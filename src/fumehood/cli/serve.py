@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import ipaddress
 import os
-import secrets
 import socket
 from pathlib import Path
 
 from ..errors import ConfigurationError
 from .arguments import Arguments, Command, Option, seconds
+from .isolation import ISOLATION
 from .terminal import is_terminal, note
 
 TYPE_CHECKING = False
@@ -55,7 +56,10 @@ def _serve(arguments: Arguments, store: Store) -> None:
 
     key = _first_key(store, arguments.key, arguments.host)
     form: Format = arguments.log_format or ("text" if is_terminal(2) else "json")
-    with _listening(arguments.host, arguments.port) as listener, Engine(without=arguments.without) as engine:
+    with (
+        _listening(arguments.host, arguments.port) as listener,
+        Engine(without=arguments.without, isolation=arguments.isolation) as engine,
+    ):
         # It takes connections from here on, and answers as soon as the application is up.
         _announce(listener, key)
         with logs.to(2, form) as log:
@@ -90,6 +94,8 @@ def _folder() -> Path:
 
 def _first_key(store: Store, given: str | None, host: str) -> str | None:
     """Keep the key that was given; make one where there is none at all, and return it."""
+    from ..server.store.keys import new_key  # noqa: PLC0415 - as above
+
     given = given or os.environ.get("FUMEHOOD_API_KEY")
     if given:
         store.keys.first(given, "given at the start")
@@ -101,7 +107,7 @@ def _first_key(store: Store, given: str | None, host: str) -> str | None:
             f"--host {host} can be reached from elsewhere, and nobody has a key yet: start once without --host, or give one by "
             "--key or FUMEHOOD_API_KEY"
         )
-    made = f"fh_{secrets.token_urlsafe(32)}"
+    made = new_key()
     store.keys.first(made, "made at the first start")
     return made
 
@@ -123,8 +129,10 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
+        # A name that nobody has, and an address that is not this machine's, are none of the port's.
+        named = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         raise ConfigurationError(
-            f"{host} port {port} cannot be had: {error.strerror}; choose another by --port"
+            f"{host} port {port} cannot be had: {error.strerror}; choose another by {'--host' if named else '--port'}"
         ) from error
     return listener
 
@@ -217,6 +225,7 @@ COMMAND = Command(
         Option(name="metrics-open", help="Show /metrics without a key to others than this machine itself."),
         Option(name="rotate-server-key",
                help="Do not serve: make a new key for stored secrets, encrypt them anew, and exit. API keys go on."),
+        ISOLATION,
         Option(name="without", metavar="WALL", many=True, help="Give up a wall that this host cannot put up."),
     ),
     examples=(

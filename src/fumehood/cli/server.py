@@ -38,17 +38,24 @@ def url_of(arguments: Arguments) -> str:
     return str(os.environ.get("FUMEHOOD_SERVER", "") if given is None else given)
 
 
-def remote(arguments: Arguments) -> RemoteExecutor | None:
-    """Return the executor of the server that was named; None where programs run here. Raises `UsageError`."""
-    given, url = arguments.server, url_of(arguments)
-    if not url:
-        return None
-    for name in _LOCAL:
+def server_of(arguments: Arguments) -> str:
+    """Return the same for programs. Raises `UsageError` where the walls are spoken of that they would not have."""
+    url = url_of(arguments)
+    for name in _LOCAL if url else ():
         if getattr(arguments, name, None):
-            way = "leave out one of them" if given is not None else "leave it out, or say --server '' to run here"
+            given = arguments.server is not None
+            way = "leave out one of them" if given else "leave it out, or say --server '' to run here"
             raise UsageError(
                 f"--{name} is about this machine's walls, and the program would run on the server {url!r}: {way}"
             )
+    return url
+
+
+def remote(arguments: Arguments) -> RemoteExecutor | None:
+    """Return the executor of the server that was named; None where programs run here. Raises `UsageError`."""
+    url = server_of(arguments)
+    if not url:
+        return None
     from ..client.executor import RemoteExecutor  # noqa: PLC0415 - 200 ms that programs on this machine need not pay
 
     return RemoteExecutor(url, os.environ.get("FUMEHOOD_API_KEY", ""))

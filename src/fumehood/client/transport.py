@@ -49,7 +49,6 @@ _KINDS: dict[str, type[errors.FumehoodError]] = {
 }  # fmt: skip
 _NEXT_STEPS = {
     401: "set FUMEHOOD_API_KEY, or give key=, to a key that the server knows",
-    403: "ask for a key with that scope",
     413: "send less, or have the server's owner allow more",
     500: "its log says more",
 }

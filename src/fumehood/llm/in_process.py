@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import ChatRequestInvalid, ModelRefused
 from ..models.files import checked
-from .port import CallParts, Completion, Usage, as_dicts, finished
+from .answers import Answer, Asked
+from .history import as_dicts, mended
+from .port import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.asking import Ask
     from ..models.engine import Engine
     from ..models.loading import Model
-    from .port import Message, TextListener, ToolSchema
+    from .port import Completion, Message, TextListener, ToolSchema
 
 
 class TransformersModel:
@@ -48,16 +50,19 @@ class TransformersModel:
             {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": False}
             for tool in tools
         ]
+        history, notes = mended(messages)
         ask = Ask(
-            messages=as_dicts(messages, named_results=False), tools=offered, choice=tool_choice if offered else "auto",
+            messages=as_dicts(history, named_results=False), tools=offered, choice=tool_choice if offered else "auto",
             schema={"type": "object"} if json_object else None,
         )  # fmt: skip
         with Engine(self._loaded(), at_once=1) as engine:
-            return self._completion(engine, ask, tool_choice, on_text)
+            # No tools are named: calls are read from tokens here, so none is looked for in the text.
+            answer = Answer(Asked(model=self.name, tool_choice=tool_choice, notes=notes), on_text)
+            return self._completion(engine, ask, answer)
 
-    def _completion(self, engine: Engine, ask: Ask, tool_choice: str, on_text: TextListener | None) -> Completion:
+    def _completion(self, engine: Engine, ask: Ask, answer: Answer) -> Completion:
         try:
-            return self._read(engine.answer(ask), tool_choice, on_text)
+            return self._read(engine.answer(ask), answer)
         except ChatRequestInvalid as error:
             raise ModelRefused(f"{self.name}: {error}") from error
 
@@ -68,21 +73,18 @@ class TransformersModel:
             self._model = load(self._folder)
         return self._model
 
-    def _read(self, events: Iterable[Event], tool_choice: str, on_text: TextListener | None) -> Completion:
+    def _read(self, events: Iterable[Event], answer: Answer) -> Completion:
         from ..models.answering import Arguments, CallBegun, Text  # noqa: PLC0415 - as above
 
-        pieces: list[str] = []
-        parts = CallParts()
         for event in events:
             if isinstance(event, Text):
-                pieces.append(event.text)
-                if on_text is not None:
-                    on_text(event.text)
+                answer.text(event.text)
             elif isinstance(event, CallBegun):
-                parts.add(event.index, event.id, event.name, "")
+                answer.parts.add(event.index, event.id, event.name, "")
             elif isinstance(event, Arguments):
-                parts.add(event.index, None, None, event.text)
+                answer.parts.add(event.index, None, None, event.text)
             else:
-                usage = Usage(prompt_tokens=event.prompt_tokens, completion_tokens=event.completion_tokens)
-                return finished("".join(pieces), parts, event.reason, usage, tool_choice=tool_choice, model=self.name)
+                answer.usage = Usage(prompt_tokens=event.prompt_tokens, completion_tokens=event.completion_tokens)
+                answer.reason = event.reason
+                return answer.completion()
         raise AssertionError("an answer has an end")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigurationError, ModelMisbehaved, NoModel
-from .port import AssistantMessage, CallParts, Completion, ToolMessage, Usage, UserMessage, finished
+from .answers import Answer, Asked
+from .port import AssistantMessage, Completion, ToolMessage, UserMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,13 +57,13 @@ class ScriptedModel:
             raise ModelMisbehaved(f"{self.name}: the dialogue for {question!r} has only {len(turns)} turns")
         turn = turns[place]
         text = self._filled(turn.get("text", ""), messages)
-        parts = CallParts()
+        answer = Answer(Asked(model=self.name, tool_choice=tool_choice), on_text)
+        for line in text.splitlines(keepends=True):
+            answer.text(line)
         for index, call in enumerate(turn.get("calls", ())):
-            parts.add(index, None, call["name"], call.get("arguments", {}))
-        if on_text is not None:
-            for word in text.splitlines(keepends=True):
-                on_text(word)
-        return finished(text, parts, "stop", Usage(), tool_choice=tool_choice, model=self.name)
+            answer.parts.add(index, None, call["name"], call.get("arguments", {}))
+        answer.reason = "stop"
+        return answer.completion()
 
     def _filled(self, text: str, messages: Sequence[Message]) -> str:
         results = [message.text.strip() for message in messages if isinstance(message, ToolMessage)]

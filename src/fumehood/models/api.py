@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ..errors import ChatRequestInvalid, FumehoodError, ModelBusy
+from ..errors import ChatRequestInvalid, EngineBusy, FumehoodError
 from .answering import Ended, Event
 from .asking import read
 from .chunks import Chunks, whole
@@ -219,7 +219,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
     if isinstance(error, ChatRequestInvalid):
         value = _error(str(error), "invalid_request_error", param=error.param, code=error.code)
         return JSONResponse(value, status_code=400)
-    if isinstance(error, ModelBusy):
+    if isinstance(error, EngineBusy):
         value = _error(str(error), "rate_limit_error", code="busy")
         return JSONResponse(value, status_code=429, headers={"Retry-After": "1"})
     return JSONResponse(_error(str(error), "server_error"), status_code=500)

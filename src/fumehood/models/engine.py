@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import ChatRequestInvalid, FumehoodError, ModelBusy, ModelFailed
+from ..errors import ChatRequestInvalid, EngineBusy, FumehoodError, ModelFailed
 from .answering import Ended, Reader
 from .batch import Batch, Reading
 from .choosing import Chooser
@@ -105,7 +105,7 @@ class Engine:
         self._thread.join()
 
     def submit(self, ask: Ask, hear: Hear) -> Answer:
-        """Have the request answered. Raises `ChatRequestInvalid`, and `ModelBusy` where too many wait."""
+        """Have the request answered. Raises `ChatRequestInvalid`, and `EngineBusy` where too many wait."""
         if self._closing:
             raise ModelFailed("the engine was closed")
         prompt = encoded(self.model.tokenizer, ask)
@@ -119,7 +119,7 @@ class Engine:
         answer = Answer(self.model, ask, prompt, hear)
         with self._lock:
             if self._count >= self._at_once + _MOST_WAITING:
-                raise ModelBusy(f"{self._count} requests are being answered or wait: try again later")
+                raise EngineBusy(f"{self._count} requests are being answered or wait: try again later")
             self._count += 1
         self._arrivals.put(answer)
         return answer

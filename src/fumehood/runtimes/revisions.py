@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def check_manifest(kind: str, contents: str) -> None:
-    """Return where a manifest of this kind, one of `manifests.KINDS`, can be built from.
+    """Raise `InvalidRequest`, naming the line or the field, where nothing can be built from a manifest of this kind.
 
-    At most 64 KiB and 500 packages. Raises `InvalidRequest` naming the line or the field.
+    `kind` is one of `manifests.KINDS`. A manifest has at most 64 KiB and 500 packages.
     """
     if kind == "requirements.txt":
         manifests.read_requirements(contents)

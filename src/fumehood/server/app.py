@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
@@ -14,8 +14,9 @@ from . import faults, operations
 from .answers import Json
 from .auth import caller_of
 from .dashboard import forms, login, pages, parts
+from .description import describe
 from .doors import mcp, native, piston, riza, sandboxfusion, sessions, tenants
-from .faults import Fault, Status
+from .faults import Fault
 from .flow import Bounded
 
 if TYPE_CHECKING:
@@ -25,16 +26,8 @@ if TYPE_CHECKING:
 
 #: How many requests may wait besides those whose programs run.
 _OTHERS = 128
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Status, "description": why}
-    for status, why in {
-        400: "the request is none, or asks for what cannot be", 401: "no key, or one that is not known",
-        403: "the key may not do that", 404: "there is no such thing in the key's project",
-        409: "not in this state", 410: "the session has ended", 413: "the body is too long",
-        429: "a quota is used up; Retry-After says when to come again", 500: "a fault of the service's",
-        503: "something that the service needs is not there",
-    }.items()
-}  # fmt: skip
+# A request is held against one after another: the most usual first.
+_DOORS = (riza, native, sessions, tenants, operations, piston, sandboxfusion)
 
 
 def make(service: Service) -> FastAPI:
@@ -51,15 +44,14 @@ def make(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="Fumehood", version=__version__, docs_url=None, redoc_url=None, lifespan=living, default_response_class=Json,
-        responses=_ERRORS,
         # FastAPI's own spans and logs would hold paths, queries and what errors quote: ours are in watching.py.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False},
     )  # fmt: skip
+    app.openapi = lambda: describe(app, [door.router for door in _DOORS])  # type: ignore[method-assign]  # as FastAPI's own manual has it
     app.state.service = service
     operations.gauges(service)
     faults.install(app)
-    # A request is held against one after another: the most usual first.
-    for door in (riza, native, sessions, tenants, operations, piston, sandboxfusion):
+    for door in _DOORS:
         app.include_router(door.router)
     for part in (login, parts, pages, forms):
         app.include_router(part.router)
@@ -69,7 +61,7 @@ def make(service: Service) -> FastAPI:
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     def unknown(path: str, _caller: object = Depends(caller_of)) -> None:
         """Answer for every other path, after the key was looked at."""
-        raise Fault(404, f"there is nothing at /{path}")
+        raise Fault(404, f"there is nothing at /{path} for this method: /openapi.json lists what there is")
 
     app.add_middleware(Bounded, service=service)
     return app

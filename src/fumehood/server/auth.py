@@ -8,12 +8,10 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from .dashboard import cookies
-from .faults import Fault
+from .faults import Fault, lacking
 from .store.common import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from .service import Service
 
 
@@ -34,20 +32,22 @@ async def caller_of(request: Request) -> Caller:
     return found[0]
 
 
-def with_scope(scope: str) -> Callable[[Request], Awaitable[Caller]]:
-    """Return what finds the caller, and raises a 403 where its key may not do this."""
+class Scoped:
+    """Finds the caller, and raises a 403 where its key lacks the scope."""
 
-    async def caller(request: Request) -> Caller:
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> Caller:
+        """Return who asks."""
         found = await caller_of(request)
-        if not found.may(scope):
-            raise Fault(403, f"this key may not do that: it lacks the scope {scope!r}")
+        if not found.may(self.scope):
+            raise lacking(self.scope)
         return found
 
-    return caller
 
-
-Executing = Annotated[Caller, Depends(with_scope("execute"))]
-Reading = Annotated[Caller, Depends(with_scope("read"))]
-Managing = Annotated[Caller, Depends(with_scope("manage"))]
-Keeping = Annotated[Caller, Depends(with_scope("keys"))]
-Admin = Annotated[Caller, Depends(with_scope("admin"))]
+Executing = Annotated[Caller, Depends(Scoped("execute"))]
+Reading = Annotated[Caller, Depends(Scoped("read"))]
+Managing = Annotated[Caller, Depends(Scoped("manage"))]
+Keeping = Annotated[Caller, Depends(Scoped("keys"))]
+Admin = Annotated[Caller, Depends(Scoped("admin"))]

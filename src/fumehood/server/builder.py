@@ -81,7 +81,8 @@ class Builder:
         if packages.own(name) is None:
             if name in self._failed:
                 raise RuntimeUnavailable(
-                    f"runtime revision {revision.id} could not be built on this server: {self._failed[name]}"
+                    f"runtime revision {revision.id} could not be built on this server: {self._failed[name]}; "
+                    "add a revision, or start the server anew to try again"
                 )
             self._wanted[name] = revision
             self._wake.set()

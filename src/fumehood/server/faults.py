@@ -107,10 +107,15 @@ def fault_of(error: Exception) -> Fault:
 
 
 def found(thing: Thing | None, kind: str, name: str) -> Thing:
-    """Return a thing that is there. Raises a 404 where it is not."""
-    if thing is None:
-        raise Fault(404, f"there is no {kind} {name!r}")
+    """Return a thing that is there, or what says that it is. Raises a 404 where it is not."""
+    if not thing:
+        raise Fault(404, f"there is no {kind} {name!r}: GET /v1/{kind}s lists what there is")
     return thing
+
+
+def lacking(scope: str) -> Fault:
+    """Return a 403 for a key that may not do what is asked."""
+    return Fault(403, f"this key may not do that: it lacks the scope {scope!r}; ask for a key that has it")
 
 
 def install(app: FastAPI) -> None:

@@ -92,8 +92,10 @@ class LiveSession:
     def __init__(self, owner: Caller, session: Session) -> None:
         self.id, self.project_id, self.key_id = new_id(), owner.project_id, owner.key_id
         self.session, self.created_at = session, now()
-        self.cells: OrderedDict[str, Cell] = OrderedDict()
-        self.checkpoints: dict[str, tuple[str, Checkpoint]] = {}
+        self._lock, self._closed = threading.Lock(), False
+        self._cells: OrderedDict[str, Cell] = OrderedDict()
+        self._checkpoints: dict[str, tuple[str, Checkpoint]] = {}
+        self._coming = 0
         #: What of its processor time is on its project's account.
         self.counted_seconds = 0.0
 
@@ -108,21 +110,71 @@ class LiveSession:
 
     def remember(self, cell: Cell) -> None:
         """Take a new cell, and forget the oldest where there are too many, or they hold too much."""
-        while len(self.cells) >= _CELLS or sum(each.weight for each in self.cells.values()) > _CELLS_WEIGHT:
-            self.cells.popitem(last=False)
-        self.cells[cell.id] = cell
+        with self._lock:
+            while len(self._cells) >= _CELLS or sum(each.weight for each in self._cells.values()) > _CELLS_WEIGHT:
+                self._cells.popitem(last=False)
+            self._cells[cell.id] = cell
 
     def cell(self, name: str) -> Cell:
         """Return one of its cells. Raises a 404."""
-        if name not in self.cells:
+        found = self._cells.get(name)
+        if found is None:
             raise Fault(404, f"session {self.id} has no cell {name!r}; it remembers the last {_CELLS}")
-        return self.cells[name]
+        return found
+
+    @property
+    def weight(self) -> int:
+        """How many sessions it is worth: itself while it lives, and one for each checkpoint, which holds as much."""
+        return (self.session.death is None) + len(self._checkpoints)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Remember what it holds; return what is told of that. Raises a 429, and a 404 where it was deleted meanwhile."""
+        with self._lock:
+            # Before anything is done: a checkpoint ends the session's threads.
+            if len(self._checkpoints) + self._coming >= _CHECKPOINTS:
+                raise Fault(
+                    429, f"session {self.id} has {_CHECKPOINTS} checkpoints: delete one of them", retry_after=10
+                )
+            self._coming += 1
+        try:
+            made = self.session.checkpoint()
+        finally:
+            with self._lock:
+                self._coming -= 1
+        name, at = new_id(), now()
+        with self._lock:
+            if not self._closed:
+                self._checkpoints[name] = (at, made)
+        if self._closed:
+            made.close()
+            raise Fault(404, f"session {self.id} was deleted meanwhile")
+        return {"id": name, "session_id": self.id, "language": self.session.language, "created_at": at}
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Return what is told of its checkpoints."""
+        with self._lock:
+            return [{"id": name, "created_at": at} for name, (at, _kept) in self._checkpoints.items()]
+
+    def held(self, checkpoint: str) -> Checkpoint | None:
+        """Return one; None where it has none of this id."""
+        return self._checkpoints.get(checkpoint, ("", None))[1]
+
+    def give_up(self, checkpoint: str) -> None:
+        """Forget one. Raises a 404."""
+        with self._lock:
+            gone = self._checkpoints.pop(checkpoint, None)
+        if gone is None:
+            raise Fault(404, f"session {self.id} has no checkpoint {checkpoint!r}: it was deleted, or is another's")
+        gone[1].close()
 
     def close(self) -> None:
         """End it."""
-        for _at, checkpoint in self.checkpoints.values():
+        with self._lock:
+            self._closed = True
+            kept = list(self._checkpoints.values())
+            self._checkpoints.clear()
+        for _at, checkpoint in kept:
             checkpoint.close()
-        self.checkpoints.clear()
         self.session.close()
 
 
@@ -167,7 +219,8 @@ class LiveSessions:
     def delete(self, caller: Caller, name: str) -> None:
         """End one and forget it."""
         live = self.get(caller, name)
-        self._all.pop(name, None)
+        with self._lock:
+            self._all.pop(name, None)
         live.close()
         self._settle(live)
 
@@ -184,16 +237,21 @@ class LiveSessions:
         if timeout is not None and timeout > most:
             raise InvalidRequest(f"timeout is {timeout:g}: this server gives {most:g} seconds at most")
         cell = Cell(live.id, code)
-        leave = contextlib.ExitStack()
-        leave.enter_context(self._service.gate.running(caller))
-        live.remember(cell)
         # A thread of its own: it lasts as long as the guest wants it to.
-        threading.Thread(
+        leave = contextlib.ExitStack()
+        thread = threading.Thread(
             target=carried(self._run),
             args=(caller, live, cell, timeout, door, leave),
             name=f"cell-{cell.id}",
             daemon=True,
-        ).start()
+        )
+        leave.enter_context(self._service.gate.running(caller))
+        try:
+            thread.start()
+        except BaseException:
+            leave.close()  # nobody else gives the place back
+            raise
+        live.remember(cell)
         return cell
 
     def fork(self, caller: Caller, live: LiveSession, count: int) -> list[LiveSession]:
@@ -206,28 +264,22 @@ class LiveSessions:
         with self._room(0 if live.session.death is None else 1, caller), self._anew(live):
             begin()
 
-    def checkpoint(self, caller: Caller, live: LiveSession) -> dict[str, str]:
+    def checkpoint(self, caller: Caller, live: LiveSession) -> dict[str, Any]:
         """Remember what one holds; return what is told of that."""
-        if len(live.checkpoints) >= _CHECKPOINTS:
-            raise Fault(429, f"session {live.id} has {_CHECKPOINTS} checkpoints: delete one", retry_after=0)
-        name, at = new_id(), now()
         with self._room(1, caller), self._anew(live):
-            live.checkpoints[name] = (at, live.session.checkpoint())
-        return {"id": name, "session_id": live.id, "language": live.session.language, "created_at": at}
+            return live.checkpoint()
 
     def living(self) -> int:
         """Return how many there are that have not ended."""
         return sum(each.session.death is None for each in list(self._all.values()))
 
-    def _held(self) -> int:
-        # What a checkpoint holds is as much as a session.
-        return sum((each.session.death is None) + len(each.checkpoints) for each in self._all.values())
-
     def close(self) -> None:
         """End all."""
-        for each in list(self._all.values()):
+        with self._lock:
+            gone = list(self._all.values())
+            self._all.clear()
+        for each in gone:
             each.close()
-        self._all.clear()
 
     def _run(
         self,
@@ -299,11 +351,12 @@ class LiveSessions:
     @contextlib.contextmanager
     def _room(self, count: int, caller: Caller) -> Any:
         self._forget_dead()
-        mine = sum((each.session.death is None) + len(each.checkpoints) for each in self.listed(caller))
+        mine = sum(each.weight for each in self.listed(caller))
         self._service.gate.beginning(caller, mine, count)
         most = self._service.settings.sessions
         with self._lock:
-            if count and self._held() + self._coming + count > most:
+            held = sum(each.weight for each in self._all.values()) + self._coming
+            if count and held + count > most:
                 raise Fault(
                     429,
                     f"{most} sessions and checkpoints are on this server: delete one, or come again",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Format = Literal["json", "text", "none"]
 
-FORMATS: tuple[Format, ...] = ("json", "text", "none")
 _MOST_WAITING = 20_000
 _LAST_WORDS_SECONDS = 2.0
 # Whose sentences hold nothing of a caller's.

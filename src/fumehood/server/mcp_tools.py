@@ -26,7 +26,7 @@ from ..protocol.record import Record
 from ..runtimes import languages
 from . import mcp_words as words
 from . import schemas
-from .faults import Fault, fault_of
+from .faults import Fault, fault_of, lacking
 from .mcp_bench import Program
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _answered_saved(bench: Bench, name: str, arguments: Mapping[str, Any]) -> Ca
 
 def _check_scope(bench: Bench, scope: str) -> None:
     if not bench.may(scope):
-        raise Fault(403, f"this key may not do that: it lacks the scope {scope!r}")
+        raise lacking(scope)
 
 
 # What each tool does

@@ -6,12 +6,14 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import StoreUnavailable
 from .answers import Json
-from .auth import with_scope
+from .auth import Scoped
 from .behind import Behind
+from .description import error_responses
 from .store import health
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 router = APIRouter(tags=["Operations"])
-_reader = with_scope("read")
+_reader = Scoped("read")
 
 
 @router.get("/healthz")
@@ -30,7 +32,7 @@ async def health_of_process() -> Json:
     return Json({"status": "ok"})
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "a part cannot work, which its answer names"}})
 def readiness(service: Behind) -> Json:
     """Say whether it can work, and else which part cannot: a 503."""
     parts = service.readiness.parts()
@@ -39,7 +41,7 @@ def readiness(service: Behind) -> Json:
     return Json({"status": "ready" if ready else "not ready", **words}, status_code=200 if ready else 503)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse, responses=error_responses(401, 403, 429, 500, 503))
 async def metrics(request: Request, service: Behind) -> Response:
     """Give what is counted, as Prometheus reads it; with a key of scope `read`, or without one on this machine."""
     if not may_look(request, service.settings.metrics):

@@ -31,7 +31,8 @@ class Vault:
             self._fernet = MultiFernet([Fernet(each) for each in keys])
         except ValueError as error:
             raise ConfigurationError(
-                "the service's key is none: 32 random bytes in URL-safe base64, as Fernet has them"
+                "FUMEHOOD_SERVER_KEY, or the file server.key, holds something else than keys: give 32 random bytes in URL-safe "
+                "base64, as Fernet.generate_key() makes them, or restore the file from its backup"
             ) from error
         # By a key of their own, made of the newest: no stored secret is a visit, and none outlives a rotation.
         self._visits = Fernet(base64.urlsafe_b64encode(hashlib.sha256(b"fumehood visits" + keys[0].encode()).digest()))

@@ -11,8 +11,9 @@ from starlette.responses import RedirectResponse, Response
 from ..behind import Behind
 from ..doors import native, riza, riza_types, tenants
 from ..doors.native_types import KeyBody
-from ..faults import Fault, fault_of
+from ..faults import Fault, fault_of, lacking
 from ..store.common import SCOPES
+from ..store.keys import new_key
 from .pages import keys_page, tool_of, tool_page
 from .render import render
 from .visiting import Keeping, Managing, Page, Running
@@ -47,7 +48,7 @@ def make_key(form: Keeping, service: Behind) -> Response:
         body = KeyBody.model_validate({"name": form.get("name").strip(), "scopes": scopes})
     except pydantic.ValidationError as error:
         raise Fault(400, "a key needs a name of 1 to 200 characters") from error
-    key = tenants.made_up()
+    key = new_key()
     try:
         service.store.keys.add(form.visitor.caller, key, body.name, body.scopes, form.visitor.caller.project_id)
     except Exception as error:
@@ -97,7 +98,7 @@ def delete_runtime(runtime_id: str, form: Managing, service: Behind) -> Response
 def run_tool(tool_id: str, form: Running, service: Behind) -> Response:
     """Run a tool on the input that was written, and show what came of it, beside its code."""
     if not form.visitor.caller.may("read"):
-        raise Fault(403, "this key may not do that: it lacks the scope 'read', to see the tool's page")
+        raise lacking("read")  # to see the tool's page
     tool, text = tool_of(service, form.visitor, tool_id), form.get("input")
     try:
         body = riza_types.ToolExec(input=json.loads(text) if text.strip() else None)

@@ -24,7 +24,7 @@ _NOTED_EACH_SECONDS = 1.0
 
 
 class Failures:
-    """Log-ins that failed, written down at most once a second with their number. One for each application."""
+    """Log-ins that failed, written down at most once a second with their number. One for each process."""
 
     def __init__(self) -> None:
         self._lock, self._since, self._at = threading.Lock(), 0, float("-inf")

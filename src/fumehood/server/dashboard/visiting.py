@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ...protocol.record import Record
 from ..behind import service_of
-from ..faults import Fault, fault_of
+from ..faults import Fault, fault_of, lacking
 from . import cookies
 from .render import render
 
@@ -187,7 +187,7 @@ def _visitor(request: Request) -> Visitor | None:
 
 def _check_scope(visitor: Visitor, scope: str) -> None:
     if not visitor.caller.may(scope):
-        raise Fault(403, f"your key may not do that: it lacks the scope {scope!r}")
+        raise lacking(scope)
 
 
 def _host_of(address: str) -> str | None:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ...protocol.limits import MiB
-from ..auth import caller_of
+from ..auth import Scoped
 from ..faults import Fault, fault_of
 from ..store.common import Caller
 
@@ -54,28 +53,23 @@ def speaking(shape: Shape) -> type[APIRoute]:
     return Speaking
 
 
-def documented(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """Return what the API's description says of errors: all have this model."""
-    return {status: {"model": model} for status in (400, 401, 403, 404, 409, 410, 413, 422, 429, 500, 503)}
+class _Knock(Scoped):
+    """Takes a key as `Bearer KEY`, alone, or by Basic as the password, as a URL carries it."""
+
+    async def __call__(self, request: Request) -> Caller:
+        """Return who asks."""
+        scheme, _space, rest = request.headers.get("authorization", "").partition(" ")
+        key = request.headers.get("authorization", "")
+        if scheme.lower() == "bearer":
+            key = rest
+        elif scheme.lower() == "basic":
+            key = _password(rest)
+        headers = [each for each in request.scope["headers"] if each[0] != b"authorization"]
+        bearing = [*headers, (b"authorization", b"Bearer " + key.encode("latin-1", "replace"))]
+        return await super().__call__(Request({**request.scope, "headers": bearing}))
 
 
-async def _executing(request: Request) -> Caller:
-    """Return who asks: by `Bearer KEY`, the key alone, or Basic with the key as its password, as a URL carries it."""
-    scheme, _space, rest = request.headers.get("authorization", "").partition(" ")
-    key = request.headers.get("authorization", "")
-    if scheme.lower() == "bearer":
-        key = rest
-    elif scheme.lower() == "basic":
-        key = _password(rest)
-    headers = [each for each in request.scope["headers"] if each[0] != b"authorization"]
-    bearing = [*headers, (b"authorization", b"Bearer " + key.encode("latin-1", "replace"))]
-    found = await caller_of(Request({**request.scope, "headers": bearing}))
-    if not found.may("execute"):
-        raise Fault(403, "this key may not do that: it lacks the scope 'execute'")
-    return found
-
-
-Knocking = Annotated[Caller, Depends(_executing)]
+Knocking = Annotated[Caller, Depends(_Knock("execute"))]
 
 
 def _password(text: str) -> str:

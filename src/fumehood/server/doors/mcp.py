@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from ..auth import caller_of
-from ..faults import Fault, answer
+from ..faults import Fault, answer, lacking
 from ..mcp_bench import ServiceBench
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Door:
             _check_page(request.headers)
             caller = await caller_of(request)
             if not caller.may("execute"):
-                raise Fault(403, "this key may not do that: it lacks the scope 'execute'")
+                raise lacking("execute")
         except Fault as fault:
             refusal = answer(fault)
             if fault.status == 401:
@@ -69,7 +68,9 @@ class Door:
             return
         if request.method != "POST":
             # There is nothing to listen for, and no state to be given up.
-            await Response(status_code=405, headers={"allow": "POST"})(scope, receive, send)
+            refusal = answer(Fault(405, "POST messages of the Model Context Protocol here"))
+            refusal.headers["allow"] = "POST"
+            await refusal(scope, receive, send)
             return
         assert self._manager is not None  # noqa: S101 - an application serves while its lifespan lasts
         self._wanted.set()

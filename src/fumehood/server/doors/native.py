@@ -86,24 +86,21 @@ def _all_of(service: Service, caller: Caller, body: BatchBody, cancel: int) -> J
 @router.delete("/v1/executions/{execution_id}")
 def forget_execution(execution_id: str, caller: Managing, service: Behind) -> Json:
     """Forget an execution."""
-    if not service.store.executions.delete(caller.project_id, execution_id):
-        raise Fault(404, f"there is no execution {execution_id!r}")
+    found(service.store.executions.delete(caller, execution_id), "execution", execution_id)
     return Json({"id": execution_id, "deleted": True})
 
 
 @router.delete("/v1/tools/{tool_id}")
 def delete_tool(tool_id: str, caller: Managing, service: Behind) -> Json:
     """Remove a tool with all its revisions."""
-    if not service.store.tools.delete(caller, service.known(tool_id)):
-        raise Fault(404, f"there is no tool {tool_id!r}")
+    found(service.store.tools.delete(caller, service.known(tool_id)), "tool", tool_id)
     return Json({"id": tool_id, "deleted": True})
 
 
 @router.delete("/v1/secrets/{secret_id}")
 def delete_secret(secret_id: str, caller: Managing, service: Behind) -> Json:
     """Forget a secret."""
-    if not service.store.secrets.delete(caller, service.known(secret_id)):
-        raise Fault(404, f"there is no secret {secret_id!r}")
+    found(service.store.secrets.delete(caller, service.known(secret_id)), "secret", secret_id)
     return Json({"id": secret_id, "deleted": True})
 
 

@@ -19,9 +19,10 @@ from ...protocol.limits import Limits
 from ...protocol.wire import data_from_json
 from ..answers import Json
 from ..behind import Behind
+from ..description import error_responses
 from ..faults import Fault
 from ..service import Asked
-from .foreign import Knocking, documented, memory_bytes, speaking
+from .foreign import Knocking, memory_bytes, speaking
 from .leaving import unless_gone
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ class Problem(BaseModel):
     message: str
 
 
-router = APIRouter(tags=["Piston"], route_class=speaking(_shape), responses=documented(Problem))
+router = APIRouter(
+    tags=["Piston"],
+    route_class=speaking(_shape),
+    responses=error_responses(401, 403, 429, 500, 503, model=Problem),
+)
 
 
 def _or(usual: Any) -> BeforeValidator:
@@ -112,7 +117,7 @@ def list_runtimes(_caller: Knocking, service: Behind) -> Json:
     return Json(listed)
 
 
-@router.post("/api/v2/execute")
+@router.post("/api/v2/execute", responses=error_responses(400, 413, model=Problem))
 async def execute(body: Job, asker: Request, caller: Knocking, service: Behind) -> Json:
     """Run a program. Its caller's going away ends it."""
     return await unless_gone(asker, service, lambda cancel: _execute(service, caller, body, cancel))

@@ -24,6 +24,7 @@ from .. import schemas
 from ..answers import Json
 from ..auth import Executing, Managing, Reading, caller_of
 from ..behind import Behind
+from ..description import error_responses
 from ..faults import Fault, found
 from ..service import Asked
 from . import riza_types as riza
@@ -88,7 +89,7 @@ class _SaysWhatItWants(APIRoute):
 router = APIRouter(tags=["Riza"], route_class=_SaysWhatItWants)
 
 
-@router.post("/v1/execute")
+@router.post("/v1/execute", responses=error_responses(404))
 async def execute(body: riza.ExecRequest, asker: Request, caller: Executing, service: Behind) -> Json:
     """Run a script. Its caller's going away ends it."""
 
@@ -99,7 +100,7 @@ async def execute(body: riza.ExecRequest, asker: Request, caller: Executing, ser
     return await unless_gone(asker, service, work)
 
 
-@router.post("/v1/execute-function")
+@router.post("/v1/execute-function", responses=error_responses(404))
 async def execute_function(body: riza.ExecFuncRequest, asker: Request, caller: Executing, service: Behind) -> Json:
     """Run a function. Its caller's going away ends it."""
 

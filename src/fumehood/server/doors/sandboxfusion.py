@@ -18,9 +18,10 @@ from ...protocol.limits import Limits, MiB
 from ...protocol.wire import data_from_json
 from ..answers import Json
 from ..behind import Behind
+from ..description import error_responses
 from ..faults import Fault, fault_of
 from ..service import Asked
-from .foreign import Knocking, documented, memory_bytes, speaking
+from .foreign import Knocking, memory_bytes, speaking
 from .leaving import unless_gone
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ class Problem(BaseModel):
     detail: str | list[dict[str, Any]]
 
 
-router = APIRouter(tags=["SandboxFusion"], route_class=speaking(_shape), responses=documented(Problem))
+router = APIRouter(
+    tags=["SandboxFusion"],
+    route_class=speaking(_shape),
+    responses=error_responses(401, 403, 413, 422, 429, 500, 503, model=Problem),
+)
 
 
 class RunCode(BaseModel):

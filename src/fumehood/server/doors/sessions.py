@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -16,6 +16,7 @@ from ...errors import InvalidFilePath, InvalidRequest
 from ..answers import Json, event
 from ..auth import Executing, Reading
 from ..behind import Behind
+from ..description import error_responses
 from ..faults import Fault
 from ..watching import carried
 from .native import STREAM, STREAM_HEADERS, wants_stream
@@ -75,20 +76,21 @@ async def run(session_id: str, body: CellBody, request: Request, caller: Executi
     return Json(cell.whole())
 
 
-@router.get("/{session_id}/cells/{cell_id}")
+@router.get("/{session_id}/cells/{cell_id}", responses=error_responses(400, 409))
 def get_cell(session_id: str, cell_id: str, caller: Reading, service: Behind) -> Json:
     """Give what came of a cell, or that it runs."""
     return Json(service.sessions.get(caller, session_id).cell(cell_id).whole())
 
 
-@router.get("/{session_id}/cells/{cell_id}/events")
-async def get_events(session_id: str, cell_id: str, request: Request, caller: Reading, service: Behind) -> Response:
+@router.get("/{session_id}/cells/{cell_id}/events", responses=error_responses(400))
+async def get_events(
+    session_id: str, cell_id: str, caller: Reading, service: Behind, last_event_id: Annotated[str, Header()] = "0"
+) -> Response:
     """Stream a cell's events, behind the one that `Last-Event-ID` names."""
     cell = service.sessions.get(caller, session_id).cell(cell_id)
-    last = request.headers.get("last-event-id", "0")
-    if not last.isascii() or not last.isdigit() or len(last) > 9:
-        raise InvalidRequest(f"Last-Event-ID {last[:40]!r} is no number of an event")
-    return StreamingResponse(_streamed(cell, int(last)), media_type=STREAM, headers=STREAM_HEADERS)
+    if not last_event_id.isascii() or not last_event_id.isdigit() or len(last_event_id) > 9:
+        raise InvalidRequest(f"Last-Event-ID {last_event_id[:40]!r} is no number of an event")
+    return StreamingResponse(_streamed(cell, int(last_event_id)), media_type=STREAM, headers=STREAM_HEADERS)
 
 
 @router.post("/{session_id}/interrupt")
@@ -124,18 +126,13 @@ def checkpoint(session_id: str, caller: Executing, service: Behind) -> Json:
 @router.get("/{session_id}/checkpoints")
 def list_checkpoints(session_id: str, caller: Reading, service: Behind) -> Json:
     """List what is remembered."""
-    live = service.sessions.get(caller, session_id)
-    return Json({"checkpoints": [{"id": name, "created_at": at} for name, (at, _kept) in live.checkpoints.items()]})
+    return Json({"checkpoints": service.sessions.get(caller, session_id).checkpoints()})
 
 
 @router.delete("/{session_id}/checkpoints/{checkpoint_id}")
 def delete_checkpoint(session_id: str, checkpoint_id: str, caller: Executing, service: Behind) -> Json:
     """Give a checkpoint up."""
-    live = service.sessions.get(caller, session_id)
-    gone = live.checkpoints.pop(checkpoint_id, None)
-    if gone is None:
-        raise Fault(404, f"session {session_id} has no checkpoint {checkpoint_id!r}")
-    gone[1].close()
+    service.sessions.get(caller, session_id).give_up(checkpoint_id)
     return Json({"id": checkpoint_id, "deleted": True})
 
 
@@ -143,11 +140,13 @@ def delete_checkpoint(session_id: str, checkpoint_id: str, caller: Executing, se
 def restore(session_id: str, body: RestoreBody, caller: Executing, service: Behind) -> Json:
     """Go back to a checkpoint, of this session or of another of the project."""
     live = service.sessions.get(caller, session_id)
-    kept = [each.checkpoints.get(body.checkpoint_id) for each in service.sessions.listed(caller)]
+    kept = (each.held(body.checkpoint_id) for each in service.sessions.listed(caller))
     wanted = next((each for each in kept if each is not None), None)
     if wanted is None:
-        raise Fault(404, f"there is no checkpoint {body.checkpoint_id!r}")
-    service.sessions.begin_anew(caller, live, lambda: live.session.restore(wanted[1]))
+        raise Fault(
+            404, f"there is no checkpoint {body.checkpoint_id!r}: GET /v1/sessions/{{id}}/checkpoints lists a session's"
+        )
+    service.sessions.begin_anew(caller, live, lambda: live.session.restore(wanted))
     return Json(live.as_json())
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import secrets
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from ..answers import Json
 from ..auth import Admin, Keeping, Reading
 from ..behind import Behind
+from ..description import error_responses
 from ..faults import Fault, found
-from ..store.keys import Key, Project, Quotas
+from ..store.keys import Key, Project, Quotas, new_key
 from .native_types import KeyBody, ProjectBody, QuotasBody
+from .riza import After, Limit
 
 router = APIRouter(tags=["Keys and projects"])
 
 
-@router.post("/v1/keys")
+@router.post("/v1/keys", responses=error_responses(404))
 def create_key(body: KeyBody, caller: Keeping, service: Behind) -> Json:
     """Make a key; this answer alone shows it."""
     project = body.project_id or caller.project_id
     if project != caller.project_id:
         if not caller.may("admin"):
-            raise Fault(404, f"there is no project {project!r}")
+            raise Fault(404, f"there is no project {project!r}")  # nor may this key list them
         found(service.store.keys.project(project), "project", project)
-    key = body.key or made_up()
+    key = body.key or new_key()
     made = service.store.keys.add(caller, key, body.name, body.scopes, project)
     return Json({**_key(made), "key": key})
 
@@ -39,8 +40,7 @@ def list_keys(caller: Keeping, service: Behind) -> Json:
 @router.delete("/v1/keys/{key_id}")
 def revoke_key(key_id: str, caller: Keeping, service: Behind) -> Json:
     """Revoke a key."""
-    if not service.store.keys.revoke(caller, key_id):
-        raise Fault(404, f"there is no key {key_id!r}")
+    found(service.store.keys.revoke(caller, key_id), "key", key_id)
     service.doorman.forget()
     return Json({"id": key_id, "deleted": True})
 
@@ -59,11 +59,11 @@ def usage(caller: Reading, service: Behind) -> Json:
 def audit(
     caller: Keeping,
     service: Behind,
-    limit: Annotated[int, Query(ge=0, le=100)] = 100,
-    starting_after: str | None = None,
+    limit: Limit = 100,
+    starting_after: After = None,
 ) -> Json:
     """List who changed what, the newest first."""
-    listed = service.store.keys.audit(caller.project_id, limit=limit, after=starting_after)
+    listed = service.store.keys.audit(caller.project_id, limit=limit, after=starting_after or None)
     return Json({"entries": [each.as_dict() for each in listed]})
 
 
@@ -85,11 +85,6 @@ def set_quotas(project_id: str, body: QuotasBody, caller: Admin, service: Behind
     changed = service.store.keys.set_quotas(caller, project_id, Quotas(**body.model_dump()))
     service.doorman.forget()
     return Json(_project(found(changed, "project", project_id)))
-
-
-def made_up() -> str:
-    """Return a new key."""
-    return f"fh_{secrets.token_urlsafe(32)}"
 
 
 def _key(key: Key) -> dict[str, Any]:

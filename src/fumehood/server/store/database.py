@@ -36,7 +36,10 @@ class Database:
                 f"database {_without_password(url)!r} cannot be used: {error}; for PostgreSQL install fumehood[postgresql]"
             ) from error
         except sa.exc.ArgumentError as error:
-            raise ConfigurationError(f"database {_without_password(url)!r} cannot be used: {error}") from error
+            raise ConfigurationError(
+                f"database {_without_password(url)!r} cannot be used: write it like sqlite:////var/lib/fumehood.db or "
+                "postgresql+psycopg://user@host/name"
+            ) from error
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         if self._is_sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from ...protocol.record import Record
 from ..ids import new_id
 from . import tables as t
-from .common import newest, now, use
+from .common import newest, note, now, use
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...protocol.network import Connection, Refusal
+    from .common import Caller
     from .database import Database
 
 _HEAD = tuple(column for column in t.executions.c if column.name not in ("request", "response"))
@@ -114,10 +115,10 @@ class Executions:
         values = {name: row[name] for name in Execution._fields}
         return Execution(**values | {name: json.loads(values[name]) for name in ("request", "response")})
 
-    def delete(self, project: str, execution: str) -> bool:
+    def delete(self, by: Caller, execution: str) -> bool:
         """Forget one; False where there is none."""
-        mine = (t.executions.c.project_id == project) & (t.executions.c.id == execution)
-        return self._delete(mine) > 0
+        mine = (t.executions.c.project_id == by.project_id) & (t.executions.c.id == execution)
+        return self._delete(mine, lambda connection: note(connection, by, "execution.delete", execution)) > 0
 
     def forget_before(self, moment: str) -> int:
         """Forget those of every project that began before a moment; return how many."""
@@ -150,7 +151,7 @@ class Executions:
             rows = connection.execute(query).all()
         return [Bucket(at=r[0], executions=r[1], failed=int(r[2]), mean_ms=float(r[3]), longest_ms=r[4]) for r in rows]
 
-    def _delete(self, which: sa.ColumnElement[bool]) -> int:
+    def _delete(self, which: sa.ColumnElement[bool], noted: Callable[[sa.Connection], None] | None = None) -> int:
         # By the thousand, so that no writer waits long.
         ids = (
             sa.select(t.executions.c.id, t.executions.c.project_id, t.executions.c.stored_bytes)
@@ -166,6 +167,8 @@ class Executions:
             connection.execute(t.executions.delete().where(t.executions.c.id.in_(names)))
             for project in {row[1] for row in rows}:
                 use(connection, project, stored_bytes=-sum(row[2] for row in rows if row[1] == project))
+            if rows and noted is not None:
+                noted(connection)
         return len(rows)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from ...errors import InvalidRequest
+from ...errors import ConfigurationError, InvalidRequest
 from ...protocol.record import Record
 from ..ids import new_id
 from . import tables as t
@@ -79,6 +80,11 @@ class Used(Record):
     stored_bytes: int = 0
 
 
+def new_key() -> str:
+    """Return a key that nobody has."""
+    return f"fh_{secrets.token_urlsafe(32)}"
+
+
 class Keys:
     """Keys, projects, usage and the audit log."""
 
@@ -86,11 +92,20 @@ class Keys:
         self._database, self._vault = database, vault
 
     def first(self, key: str, name: str) -> str:
-        """Keep a key that may do all, of the first project; return its id. One that is there already stays as it is."""
+        """Keep a key that may do all, of the first project; return its id. One that is there already stays as it is.
+
+        Raises `ConfigurationError` for one that was revoked.
+        """
         with self._database.write() as connection:
-            known = connection.execute(sa.select(t.keys.c.id).where(self._is(key))).scalar()
+            known = connection.execute(
+                sa.select(t.keys.c.id, t.keys.c.revoked_at).where(self._is(key, revoked=True))
+            ).first()
+            if known is not None and known.revoked_at is not None:
+                raise ConfigurationError(
+                    "the key that was given at the start was revoked: give another by FUMEHOOD_API_KEY, or leave it out"
+                )
             if known is not None:
-                return str(known)
+                return str(known.id)
             project = connection.execute(sa.select(t.projects.c.id).where(t.projects.c.name == FIRST_PROJECT)).scalar()
             if project is None:
                 project = new_id()

@@ -1,0 +1,38 @@
+"""Our own engine before our own judge: with random weights, and with a parrot that calls, it fails no check."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.models.conftest import ONE_THREAD
+from tests.models.test_api import serving
+from tests.testing.tiny_models import call
+
+MakeParrot = Callable[..., Path]
+SCRIPTS = {
+    "noise": [],
+    "a_parrot_that_calls": call("terminal", command="ls -l"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_our_own_engine_fails_no_check_of_ours(script: list[str], parrot: MakeParrot, noise_folder: Path) -> None:
+    from fumehood.models.loading import load
+
+    folder = parrot(*script, then=("A long time ago, far away",)) if script else noise_folder
+    with serving(load(folder, context=4096)) as client:
+        done = subprocess.run(
+            [sys.executable, "-m", "fumehood", "model", "verify", "--base-url", f"{client.base_url}/v1", "--model", "tiny", "--json"],
+            env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+    results = json.loads(done.stdout)
+    failed = {each["id"]: each["seen"] for each in results["checks"] if each["outcome"] == "fail"}
+    assert (failed, done.returncode) == ({}, 0), done.stderr
+    assert results["outcomes"]["pass"] > 30
