@@ -39,9 +39,9 @@ def parrot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that makes a parrot, which says a script after the question and one after a tool's result."""
     _need_torch()
 
-    def made(*script: str, then: tuple[str, ...] = ("Done",)) -> Path:
+    def made(*script: str, then: tuple[str, ...] = ("Done",), context: int = 32_768) -> Path:
         both = Parrot().says("[/INST]", *script).says("[/TOOL_RESULTS]", *then)
-        return both.save(tmp_path_factory.mktemp("models") / "parrot")
+        return both.save(tmp_path_factory.mktemp("models") / "parrot", context=context)
 
     return made
 

@@ -42,7 +42,8 @@ def test_the_models_call_is_executed_by_the_sandbox(parrot: MakeParrot, tmp_path
 
 
 def test_the_port_streams_text_and_gives_whole_calls(parrot: MakeParrot) -> None:
-    model = TransformersModel(parrot("I will run it.", *call("exec_python", code="print(6*7)")))
+    # A small context: held to JSON, a parrot has nothing of its own to say, and may say it to the context's end.
+    model = TransformersModel(parrot("I will run it.", *call("exec_python", code="print(6*7)"), context=256))
     heard: list[str] = []
     completion = model.complete([SystemMessage(text="Be kind."), QUESTION], tools=[TOOL], on_text=heard.append)
     assert "".join(heard) == completion.text == "I will run it."
