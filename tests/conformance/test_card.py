@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -200,3 +202,56 @@ def test_programs_that_cannot_run_here_skip_their_test_alone() -> None:
     assert results["T1"].outcome is Outcome.PASS
     assert results["T3"].outcome is results["T6"].outcome is Outcome.SKIPPED
     assert "cannot run here" in results["T6"].seen
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Hugging Face's hub, as its library asks for one file."""
+
+    files: ClassVar[dict[str, bytes]] = {
+        "/owner/name/resolve/main/SYSTEM_PROMPT.txt": b"You are {name}. It is {today}."
+    }
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        data = self.files.get(self.path)
+        self.send_response(404 if data is None else 200)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.send_header(*(("X-Error-Code", "EntryNotFound") if data is None else ("ETag", '"b"')))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.files.get(self.path, b""))
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+
+def test_a_system_prompt_is_fetched_from_the_hub_and_kept(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    ask = (
+        "from fumehood.conformance.files import PROMPTS, place, system_prompt\n"
+        "import sys\n"
+        "print(system_prompt(place(sys.argv[1], *PROMPTS)))"
+    )
+
+    def fetched(name: str, endpoint: str, offline: str = "0") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": offline}
+        return subprocess.run(
+            [sys.executable, "-c", ask, name], env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        first, none = fetched("hub:owner/name", endpoint), fetched("hub:../../etc", endpoint)
+        server.shutdown()
+        thread.join()
+    assert first.stdout == "You are {name}. It is {today}.\n", first.stderr
+    # Without the hub what was fetched is still there, and what was not is told in a sentence.
+    assert fetched("hub:owner/name", endpoint, offline="1").stdout == first.stdout
+    for answer in (none, fetched("hub:owner/other", endpoint, offline="1")):
+        assert "InvalidRequest: hub:" in answer.stderr
+        assert answer.stdout == ""

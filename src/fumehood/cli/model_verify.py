@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..conformance.check import Outcome
 from ..conformance.checks import FAMILIES, chosen
-from ..conformance.files import system_prompt
+from ..conformance.files import PROMPTS, TOKENIZER, place, system_prompt
 from ..conformance.page import page
 from ..conformance.reports import Report, as_json, as_junit, counts, described
 from ..conformance.running import exit_code, run
@@ -87,8 +87,8 @@ def _setup(arguments: Arguments, stack: ExitStack) -> Setup:
         return stack.enter_context(here)
 
     return Setup(
-        tokenizer=Path(arguments.tokenizer) if arguments.tokenizer else None,
-        system_prompt=system_prompt(Path(arguments.system_prompt)) if arguments.system_prompt else None,
+        tokenizer=place(arguments.tokenizer, TOKENIZER) if arguments.tokenizer else None,
+        system_prompt=system_prompt(place(arguments.system_prompt, *PROMPTS)) if arguments.system_prompt else None,
         long=arguments.long, executor=executor,
     )  # fmt: skip
 
@@ -141,9 +141,9 @@ DESCRIPTION = (
 OPTIONS = (
     Option(name="base-url", metavar="URL", help="The server, up to where /chat/completions begins."),
     Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Of each answer (60; with --long 1800)."),
-    Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, or its folder, for P1 and P11."),
-    Option(name="system-prompt", metavar="FILE", help="The card's system prompt with {name}, {today} and {yesterday}, or the "
-           "model's folder as the hub has it, for T1 to T6 (a short one of ours)."),
+    Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, its folder, or hub:OWNER/NAME, for P1 and P11."),
+    Option(name="system-prompt", metavar="FILE", help="The card's system prompt with {name}, {today} and {yesterday}, the model's "
+           "folder as the hub has it, or hub:OWNER/NAME to fetch it, for T1 to T6 (a short one of ours)."),
     Option(name="long", help="The long context at the card's full size, 24,004 messages, as far as the context allows."),
     Option(name="only", metavar="ID", many=True, help="Run these alone: an id like P8, a name, or a family's letter."),
     Option(name="list", help="Name all checks, with their severity and what they prove, and ask nothing."),

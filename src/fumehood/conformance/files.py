@@ -1,18 +1,45 @@
-"""The model's own files, as they lie in a clone of its page, in the hub's cache, or by themselves."""
+"""The model's own files: on Hugging Face's hub, in a clone of its page, in the hub's cache, or by themselves."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from ..errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from ..errors import ConfigurationError, InvalidRequest
 
 #: The names that system prompts have in the model's folder, the card's own first.
-_FILES = ("CHAT_SYSTEM_PROMPT.txt", "SYSTEM_PROMPT.txt")
+PROMPTS = ("CHAT_SYSTEM_PROMPT.txt", "SYSTEM_PROMPT.txt")
+TOKENIZER = "tekken.json"
+_HUB = "hub:"
 _MOST_BYTES = 1 << 18
+
+
+def place(given: str, *names: str) -> Path:
+    """Return where a file or folder is that a user named; of `hub:OWNER/NAME` the first of these files, fetched.
+
+    Fetched once: the hub's library keeps it, takes HF_TOKEN and HF_ENDPOINT, and with HF_HUB_OFFLINE asks nobody. Raises
+    `ConfigurationError` where the library is missing, `InvalidRequest` where there is no such file to be had.
+    """
+    if not given.startswith(_HUB):
+        return Path(given)
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - an extra, for who asks the hub
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(f"{given} needs the hub's library: pip install 'fumehood[conformance]'") from error
+    why = f"it has no {' or '.join(names)}"
+    for name in names:
+        try:
+            return Path(hf_hub_download(given.removeprefix(_HUB), name))
+        except LocalEntryNotFoundError:
+            why = "the hub does not answer, or is not to be asked, and nothing of it is kept here"
+        except EntryNotFoundError:
+            continue
+        # Names that are none, repositories that are none or closed, and whatever its HTTP client raises.
+        except (OSError, ValueError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:300]
+            break
+    raise InvalidRequest(f"{given} gives no file: {why}. Name a file or folder on this machine, or another model")
 
 
 def model_file(path: Path, *names: str) -> Path:
@@ -41,7 +68,7 @@ def model_file(path: Path, *names: str) -> Path:
 
 def system_prompt(path: Path) -> str:
     """Return the template in this file, or in the model's folder. Raises `InvalidRequest` where there is none to read."""
-    file = model_file(path, *_FILES)
+    file = model_file(path, *PROMPTS)
     try:
         with file.open("rb") as stream:
             data = stream.read(_MOST_BYTES + 1)
