@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import api_page
+import conformance_pages
 import pages
 
 from fumehood.cli import COMMANDS, load
@@ -21,6 +22,7 @@ DOCS = ROOT / "docs" / "reference"
 THREATS = ROOT / "docs" / "threat-model.md"
 TABLE = ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
+REPORTS = ROOT / "docs" / "conformance"
 
 
 def main() -> int:
@@ -34,6 +36,7 @@ def main() -> int:
         DOCS / "compatibility.md": pages.compatibility(),
         THREATS: _between(THREATS, pages.walls()),
         TABLE: table(),
+        REPORTS / "README.md": _between(REPORTS / "README.md", conformance_pages.table(REPORTS)),
     }
     problems = broken_links()
     for path, text in texts.items():

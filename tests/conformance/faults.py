@@ -50,6 +50,8 @@ class Fault(Enum):
     CALLS_WHAT_IS_NOT_OFFERED = auto()
     WRITES_CALLS_NOT_OFFERED = auto()
     HIDES_TRUNCATION = auto()
+    LEAKS_CUT_CALLS = auto()
+    LEAKS_WITHOUT_TOOLS = auto()
     PHANTOMS_IN_ARGUMENTS = auto()
     PHANTOMS_IN_PROSE = auto()
     BREAKS_INTEGERS = auto()

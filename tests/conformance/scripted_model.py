@@ -189,7 +189,7 @@ def _natural(messages: list[dict[str, Any]], offered: list[str], faults: Collect
         calls = tuple(call for call in calls if call[0] in offered)
     if calls:
         return Output(content=first[1] if first else "", calls=calls)
-    if wanted and Fault.WRITES_CALLS_NOT_OFFERED in faults:
+    if wanted and (Fault.WRITES_CALLS_NOT_OFFERED in faults or (not offered and Fault.LEAKS_WITHOUT_TOOLS in faults)):
         return Output(content="".join(f"[TOOL_CALLS]{name}[ARGS]{arguments}" for name, arguments in wanted))
     return Output(content=_prose(text, messages, faults))
 

@@ -278,6 +278,8 @@ class ScriptedServer:
         pairs = [(one["role"], other["role"]) for one, other in pairwise(messages)]
         if ("tool", "user") in pairs and (self._mistral or Fault.REFUSES_USER_AFTER_TOOL in self.faults):
             raise Refused(400, "Unexpected role 'user' after role 'tool'")
+        if ("assistant", "system") in pairs:
+            raise Refused(400, "Unexpected role 'system' after role 'assistant'")
         if ("user", "user") in pairs and Fault.REFUSES_TWO_USERS in self.faults:
             raise Refused(500, "roles must alternate")
 
@@ -330,6 +332,8 @@ class ScriptedServer:
                 before, mark, after = arguments.partition("[TOOL_CALLS]")
                 split += [(name, before), (after.partition("[")[0], "{}")] if mark else [(name, arguments)]
             spoken.calls = split
+        if Fault.LEAKS_CUT_CALLS in self.faults and spoken.reason == "length":
+            spoken.content = spoken.content or "[TOOL_CALLS]"
         before, mark, after = spoken.content.partition("[TOOL_CALLS]")
         if Fault.PHANTOMS_IN_PROSE in self.faults and mark:
             spoken.content, spoken.calls, spoken.reason = before, [(after.strip(), "{}")], "tool_calls"

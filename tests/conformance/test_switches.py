@@ -63,6 +63,8 @@ SWITCHES = [
     ("C8", Fault.HIDES_TRUNCATION, "the reason is 'tool_calls'"),
     ("C9", Fault.PHANTOMS_IN_ARGUMENTS, '"rm"'),
     ("C9", Fault.PHANTOMS_IN_PROSE, "starts a call."),
+    ("C14", Fault.LEAKS_CUT_CALLS, "cut at 2 tokens, whole: the content is '[TOOL_CALLS]"),
+    ("C14", Fault.LEAKS_WITHOUT_TOOLS, "without tools, whole: the content is '[TOOL_CALLS]write_a_story"),
     ("C10", Fault.BREAKS_INTEGERS, "are not JSON"),
     ("C10", Fault.DIFFERS_IN_NESTING, "streamed"),
     ("C13", Fault.REFUSES_EMPTY_PARAMETERS, "empty parameters is refused with 400"),

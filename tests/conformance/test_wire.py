@@ -35,6 +35,35 @@ from .scripted_server import MODEL, QuietServer, ScriptedServer, send_bytes
 REQUEST = {"model": MODEL, "messages": [{"role": "user", "content": "a"}]}
 
 
+def test_a_connection_that_the_server_ends_between_two_requests_is_no_fault_of_its() -> None:
+    asked: set[socket.socket] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_arguments: object) -> None:
+            """Keep the tests' output clean."""
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            if self.connection in asked:
+                # As one that is closed for idleness while the request is on its way.
+                self.close_connection = True
+                return
+            asked.add(self.connection)
+            send_bytes(self, 200, b"{}", "application/json")
+
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            with Wire(f"http://127.0.0.1:{server.server_address[1]}/v1") as wire:
+                assert [wire.post(CHAT, REQUEST).status for _request in range(3)] == [200] * 3
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

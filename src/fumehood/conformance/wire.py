@@ -160,7 +160,10 @@ class Wire:
         headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {self._key}"} if self._key else {})
         self._runner = asyncio.Runner()
         # One deadline over the whole answer stands in the place of httpx's, which each byte of a header would begin anew.
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False)  # noqa: S113 - see above
+        # Each request by a connection of its own: a server may close an idle one at any time, without a fault, and a request
+        # that is on its way just then goes unanswered (RFC 9112, 9.3.1), which llama-server showed.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False, limits=limits)  # noqa: S113 - see above
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -258,6 +258,33 @@ def _no_phantom_calls(talk: Talk) -> str:
     return "one call from the argument, none from the sentence"
 
 
+@CALLS.check(
+    "C14",
+    name="no-pieces-of-calls",
+    proves="a call that nobody may take, or that is not whole, leaves no piece of itself in the text",
+    oracle="the card's first question, without tools, and cut at two tokens and at half its call, has no control token in its text",
+    severity=Severity.MAJOR,
+    meaning="The user reads the source text of a call for an answer, and it goes back to the model as something that was said.",
+    cure="Cut the text at the first control token, in the client, but only where no tool could have been meant.",
+)
+def _no_pieces_of_calls(talk: Talk) -> str:
+    full = answer(talk.whole([user(STORY)], tools=tools()))
+    told = {"without tools": talk.both([user(STORY)])}
+    length = full.spent("completion_tokens") or 0
+    for limit in sorted({2, max(2, length // 2)}):
+        told[f"cut at {limit} tokens"] = talk.both([user(STORY)], tools=tools(), max_tokens=limit)
+    found = [
+        f"{what}, {each.way}: the content is {quote(each.content)}"
+        for what, answers in told.items()
+        for each in answers
+        if each.marker
+    ]
+    if found:
+        raise Failed("; ".join(found))
+    called(full, "write_a_story")
+    return f"none, without tools and of {length} tokens cut"
+
+
 _RECORD = {
     "type": "function",
     "function": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..asking import result, tools, user
+from ..asking import assistant, result, tools, user
 from ..check import Failed, Family, Severity, Skipped
 from ..reading import answer, quote
 from ..talk import retry_after
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 ERRORS = Family("Errors")
 
+#: Some servers make sense of these.
+_MAY_BE_ANSWERED = ("a result without its call", "a system prompt after an answer")
+
 
 def _wrong(talk: Talk) -> list[tuple[str, Exchange]]:
     known = {"model": talk.model, "max_tokens": 1}
     odd = [{"role": "zork", "content": "a"}]
     orphan = [user("a"), result("aaaaaaaa1", "b")]
+    late = [user("a"), assistant("b"), {"role": "system", "content": "c"}, user("d")]
     return [
         ("a body that is no JSON", talk.raw(b'{"model": "a", "messages": [')),
         ("no messages field", talk.request(known)),
@@ -28,6 +32,7 @@ def _wrong(talk: Talk) -> list[tuple[str, Exchange]]:
         ("messages that are text", talk.request({**known, "messages": "hello"})),
         ("an unknown role", talk.request({**known, "messages": odd})),
         ("a result without its call", talk.request({**known, "messages": orphan, "tools": tools("terminal")})),
+        ("a system prompt after an answer", talk.request({**known, "messages": late})),
     ]
 
 
@@ -35,17 +40,20 @@ def _wrong(talk: Talk) -> list[tuple[str, Exchange]]:
     "E1",
     name="error-classes",
     proves="a wrong request is called the caller's fault",
-    oracle="six wrong requests give 4xx; a result without its call may also be answered",
+    oracle="seven wrong requests give 4xx; a result without its call and a late system prompt may also be answered",
     severity=Severity.MAJOR,
     meaning="Clients try again what can never work, for 5xx says so; or take an answer to nothing for one.",
     cure="Check requests in the client; do not repeat a request that got 500 more than once.",
 )
 def _error_classes(talk: Talk) -> str:
     talk.needs_answers()
+    found = []
     for what, exchange in _wrong(talk):
-        lenient = exchange.status == 200 and what == "a result without its call"
+        lenient = exchange.status == 200 and what in _MAY_BE_ANSWERED
         if not 400 <= exchange.status < 500 and not lenient:
-            raise Failed(f"{what} is answered with {exchange.status}: {quote(exchange.text)}")
+            found.append(f"{what} is answered with {exchange.status}: {quote(exchange.text, 80)}")
+    if found:
+        raise Failed("; ".join(found))
     return "4xx for all"
 
 

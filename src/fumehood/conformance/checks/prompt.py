@@ -199,7 +199,8 @@ def _image_reaches_the_prompt(talk: Talk) -> str:
     text = {"type": "text", "text": "a"}
     image = {"type": "image_url", "image_url": {"url": picture(280, 140)}}
     asked = talk.whole([user([text, image])], max_tokens=1)
-    if 400 <= asked.status < 500:
+    # With 5xx, too, as llama-server does without --mmproj: that the class is wrong costs no picture.
+    if 400 <= asked.status < 500 or (asked.status >= 500 and "image" in asked.text):
         raise Skipped(f"the server takes no images and says so: {asked.status} {quote(asked.text, 80)}")
     cost = talk.prompt_tokens([user([text, image])]) - talk.prompt_tokens([user("a")])
     if cost != 55:
