@@ -160,7 +160,10 @@ class Wire:
         headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {self._key}"} if self._key else {})
         self._runner = asyncio.Runner()
         # One deadline over the whole answer stands in the place of httpx's, which each byte of a header would begin anew.
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False)  # noqa: S113 - see above
+        # Each question by a connection of its own: a kept one may have been ended by the server just then, as llama-server does,
+        # and that would read as a question that it does not answer.
+        each = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False, limits=each)  # noqa: S113 - see above
         return self
 
     def __exit__(self, *_error: object) -> None:
