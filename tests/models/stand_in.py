@@ -1,7 +1,7 @@
 """Stands in for another engine's program, as a process of its own that speaks real HTTP; `stand_ins` makes it one.
 
-What is to go wrong stands in the environment: STAND_IN_DIES, STAND_IN_STUBBORN, STAND_IN_FAULT, and STAND_IN_FILES for a
-folder in which it notes what it did.
+What is to go wrong stands in the environment: STAND_IN_DIES (started, asked), STAND_IN_REFUSES, STAND_IN_STUBBORN,
+STAND_IN_FAULT, and STAND_IN_FILES for a folder in which it notes what it did.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.conformance.faults import Fault
-from tests.conformance.scripted_server import ScriptedServer
+from tests.conformance.scripted_server import Refused, ScriptedServer
 
 FILES = Path(os.environ.get("STAND_IN_FILES", "/nowhere"))
 
@@ -31,7 +32,7 @@ def main(name: str, *words: str) -> None:
         quiet = subprocess.DEVNULL
         daemon = subprocess.Popen(again, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
         (FILES / "daemon").write_text(str(daemon.pid))
-    elif os.environ.get("STAND_IN_DIES"):
+    elif os.environ.get("STAND_IN_DIES") == "started":
         sys.stderr.write("CUDA out of memory\n")
         sys.exit(3)
     else:
@@ -47,11 +48,22 @@ def _serve(name: str, words: tuple[str, ...]) -> None:
     port = os.environ["OLLAMA_HOST"].rsplit(":", 1)[1] if name == "ollama" else words[words.index("--port") + 1]
     fetches = name in ("ollama", "daemon")
     faults = {Fault[os.environ["STAND_IN_FAULT"]]} if "STAND_IN_FAULT" in os.environ else set()
-    with ScriptedServer(*faults, *([Fault.HIDES_ITS_MODEL] if fetches else []), port=int(port)) as server:
+    with _Strange(*faults, *([Fault.HIDES_ITS_MODEL] if fetches else []), port=int(port)) as server:
         while True:
             time.sleep(0.05)
             if fetches and (FILES / "fetched").exists():
                 server.faults = frozenset(faults)
+
+
+class _Strange(ScriptedServer):
+    """Dies of its first question, or refuses each, where the environment says so."""
+
+    def answer(self, handler: BaseHTTPRequestHandler, raw: bytes) -> None:
+        if os.environ.get("STAND_IN_DIES") == "asked":
+            os._exit(3)
+        if os.environ.get("STAND_IN_REFUSES"):
+            raise Refused(400, "missing 1 required argument: 'force_tool_names'")
+        super().answer(handler, raw)
 
 
 if __name__ == "__main__":

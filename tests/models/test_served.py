@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -141,12 +140,44 @@ def test_a_server_that_will_not_end_is_made_to(surroundings: dict[str, str], tmp
 def test_a_server_that_dies_first_is_named_with_its_last_lines(surroundings: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     words = ("--engine", "vllm", "--model", "o/m", "--port", "0", "--log", str(log))
-    done = run(surroundings, *words, STAND_IN_DIES="1")
+    done = run(surroundings, *words, STAND_IN_DIES="started")
     assert done.returncode == 71
     assert "vllm ended by itself (exit code 3). Its last lines:" in done.stderr
     assert done.stderr.rstrip().endswith("  CUDA out of memory")
     assert log.read_bytes().endswith(b"CUDA out of memory\n")
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_that_dies_of_its_first_question_is_known_by_its_death(surroundings: dict[str, str]) -> None:
+    words = ("--engine", "vllm", "--model", "o/m", "--name", MODEL, "--port", "0")
+    done = run(surroundings, *words, STAND_IN_DIES="asked")
+    assert (done.returncode, "vllm ended by itself (exit code 3)" in done.stderr) == (71, True), done.stderr
+    assert not configuration(surroundings).exists()
+
+
+def test_a_first_question_that_is_refused_ends_the_waiting_at_once(
+    surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    words = ("--engine", "vllm", "--model", "o/m", "--name", MODEL, "--port", "0")
+    done = run(surroundings, *words, STAND_IN_REFUSES="1")
+    assert (done.returncode, "force_tool_names" in done.stderr) == (77, True), done.stderr
+    assert "pip install 'mistral-common<1.13'" in done.stderr, "the known cure stands among the remarks"
+    assert ended(*pids(tmp_path))
+
+
+def test_signals_that_the_caller_ignores_stay_ignored(surroundings: dict[str, str], tmp_path: Path) -> None:
+    words = ["--engine", "vllm", "--model", "o/m", "--name", MODEL, "--verify", "none", "--no-config", "--port", "0"]
+    ignoring = ["/bin/sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *COMMAND, "model", "serve", "--json", *words]
+    with subprocess.Popen(ignoring, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.terminate()
+        assert process.wait(15) == 0
+    assert ended(*pids(tmp_path))
 
 
 def test_waiting_has_an_end_and_names_what_was_waited_for(surroundings: dict[str, str], tmp_path: Path) -> None:
@@ -209,15 +240,32 @@ def test_a_configuration_that_cannot_be_read_is_said_before_anything_starts(
     assert not (tmp_path / "pids").exists()
 
 
-@pytest.mark.skipif("LLAMA_SERVER" not in os.environ, reason="LLAMA_SERVER names no llama-server, LLAMA_MODEL no .gguf")
-def test_the_real_llama_server_is_started_and_verified(surroundings: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    "LLAMA_SERVER" not in os.environ, reason="LLAMA_SERVER names no llama-server in llama.cpp's sources"
+)
+def test_the_real_llama_server_is_started_and_verified(
+    surroundings: dict[str, str], tmp_path: Path, parrot: Callable[..., Path]
+) -> None:
+    real = Path(os.environ["LLAMA_SERVER"]).resolve()
     program = tmp_path / "bin" / "llama-server"
     program.unlink()
-    program.symlink_to(os.environ["LLAMA_SERVER"])
-    assert shutil.which("llama-server", path=surroundings["PATH"]) == str(program)
-    words = ("--engine", "llama.cpp", "--model", os.environ["LLAMA_MODEL"], "--name", MODEL, "--context", "16000")
+    program.symlink_to(real)
+    model = tmp_path / "parrot.gguf"
+    # Built in build/bin, beside what makes its files.
+    convert = real.parents[2] / "convert_hf_to_gguf.py"
+    subprocess.run(
+        [sys.executable, convert, parrot("Hello there"), "--outfile", model],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    words = ("--engine", "llama.cpp", "--model", str(model), "--name", MODEL, "--context", "16000")
     with served(surroundings, *words) as (told, process):
-        # Whatever its version: user text becomes control tokens, as docs/how-to/serve-a-model.md says of it.
+        # As is said of it beforehand: user text becomes control tokens.
         assert "P8" in [each["id"] for each in told["verified"]["failed"]]
+        asked = subprocess.run(
+            [*COMMAND, "ask", "Hello?"], env=surroundings, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert asked.stdout == "Hello there\n", asked.stderr
         process.terminate()
         assert process.wait(15) == 4

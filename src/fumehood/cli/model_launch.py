@@ -17,7 +17,7 @@ from ..conformance.check import Outcome, Severity
 from ..conformance.checks import CHECKS
 from ..conformance.reports import counts
 from ..conformance.running import NOTHING_PROVEN, exit_code
-from ..errors import ConfigurationError, ModelServerEnded
+from ..errors import ConfigurationError, ModelServerEnded, ModelUnreachable
 from ..llm import configuration, local_servers
 from ..models import launching
 from ..models.child import Child, opened
@@ -137,8 +137,7 @@ def _started(arguments: Arguments, plan: launching.Launch, wanted: launching.Wan
         if plan.then and waiting.until_it_lists():
             _steps(arguments, plan.then, environment, waiting)
         waiting.until_it_answers()
-        code, told = _ready(arguments, server)
-        child.check()
+        code, told = _ready(arguments, server, child)
         # Whoever is told may end us at once, and is to hear what came of the checks.
         try:
             note(printable(f"fumehood: serving {plan.name} at {url}; Ctrl-C ends it"))
@@ -167,10 +166,20 @@ def _steps(arguments: Arguments, steps: Sequence[Sequence[str]], environment: di
             raise ModelServerEnded(f"{shlex.join(command)} failed with exit code {done.returncode}: it says why above")
 
 
-def _ready(arguments: Arguments, server: _Server) -> tuple[int, dict[str, Any]]:
-    """Verify what is served, and write it into the configuration. Return the exit code, and what there is to tell."""
+def _ready(arguments: Arguments, server: _Server, child: Child | None = None) -> tuple[int, dict[str, Any]]:
+    """Verify what is served, and write it into the configuration. Return the exit code, and what there is to tell.
+
+    Raises `ModelServerEnded` where the child is what ended meanwhile: then nothing is written.
+    """
     checks = [check for check in CHECKS if arguments.verify == "all" or check.severity is Severity.CRITICAL]
-    report = None if arguments.verify == "none" else _verified(arguments, server, checks)
+    try:
+        report = None if arguments.verify == "none" else _verified(arguments, server, checks)
+    except ModelUnreachable:
+        if child is not None:
+            child.wait(1)
+        raise
+    if child is not None:
+        child.check()
     written = None if arguments.no_config else _remember(server, has_key=bool(arguments.key_env))
     code = exit_code(report.results) if report is not None else 0
     # That weights are too small to tell is for `model verify` to say: here nothing was found wrong.
@@ -250,11 +259,16 @@ def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and a terminal that closes end the command as Ctrl-C does: the server's end is then waited for."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        # By its own way: what runs asynchronously is then ended in good order.
         signal.raise_signal(signal.SIGINT)
 
-    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGTERM, signal.SIGHUP)]
-    # A shell starts what is in the background with Ctrl-C ignored, and then nothing would end.
-    before.append((signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)))
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Whoever used nohup wants it to outlive the terminal.
+        numbers.append(signal.SIGHUP)
+    before = [(number, signal.signal(number, interrupt)) for number in numbers]
     try:
         yield
     finally:

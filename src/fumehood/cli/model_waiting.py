@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..conformance.readiness import answers, lacks, listens
 from ..conformance.wire import Wire
-from ..errors import ModelUnreachable
+from ..errors import ModelRefused, ModelUnreachable
 from .terminal import note, printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,13 @@ class Waiting:
 
     def _until(self, missing: Callable[[], str]) -> None:
         while True:
-            found = missing()
+            try:
+                found = missing()
+            except ModelRefused:
+                # An answer that broke off because the server died is told by its death.
+                if self.child is not None:
+                    self.child.wait(_PAUSE_SECONDS)
+                raise
             if self.child is not None:
                 # An answer does not count where it is another's who took the port from a child that died of that.
                 self.child.wait(_PAUSE_SECONDS if found else 0)
