@@ -346,3 +346,30 @@ def test_odd_fields_break_no_check_and_are_not_taken_for_numbers(body: bytes) ->
     told = outcomes(body, 200)
     assert len(told) == len(CHECKS)
     assert {told[id_] for id_ in ("P2", "P3", "P8", "P9", "P10", "P12", "H7")} <= {Outcome.SKIPPED, Outcome.FAIL}
+
+
+def test_a_server_that_ends_kept_connections_is_not_blamed_for_it() -> None:
+    connections: list[object] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_arguments: object) -> None:
+            """Keep the tests' output clean."""
+
+        def do_POST(self) -> None:
+            connections.append(self.client_address)
+            self.rfile.read(int(self.headers["content-length"]))
+            send_bytes(self, 200, b"{}", "application/json")
+
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    with Wire(f"http://127.0.0.1:{server.server_address[1]}/v1") as wire:
+        for _ in range(3):
+            assert wire.post(CHAT, REQUEST).status == 200
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    # Each question by its own: one that the server might have ended meanwhile is never used.
+    assert len(set(connections)) == 3
