@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fumehood.conformance.check import Failed, Outcome
 from fumehood.conformance.checks import CHECKS, chosen
+from fumehood.conformance.readiness import lacks
 from fumehood.conformance.reading import answer
 from fumehood.conformance.running import run
 from fumehood.conformance.talk import CHAT, retry_after
@@ -373,3 +374,28 @@ def test_a_server_that_ends_kept_connections_is_not_blamed_for_it() -> None:
     server.server_close()
     # Each question by its own: one that the server might have ended meanwhile is never used.
     assert len(set(connections)) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [(["m"], ""), (["m:latest"], ""), (["n", "m2"], "it lists 'n, m2'"), ([], "it lists no model yet")],
+    ids=["name", "newest", "others", "none"],
+)
+def test_a_server_has_a_model_once_it_lists_it(names: list[str], missing: str) -> None:
+    body = json.dumps({"data": [{"id": name} for name in names]}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None:
+            """Keep the tests' output clean."""
+
+        def do_GET(self) -> None:
+            send_bytes(self, 200, body, "application/json")
+
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    with Wire(f"http://127.0.0.1:{server.server_address[1]}/v1") as wire:
+        assert lacks(wire, "m") == missing
+    server.shutdown()
+    thread.join()
+    server.server_close()

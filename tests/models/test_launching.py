@@ -102,6 +102,11 @@ ENDS: dict[str, tuple[list[str], int, str]] = {
         78,
         "vllm is not on PATH: pip install vllm",
     ),
+    "no_module": (
+        ["--engine", "sglang", "--model", "o/m", "--port", "0"],
+        78,
+        "has no module sglang: pip install sglang",
+    ),
     "no_extent": (["--engine", "vllm", "--model", "o/m", "--verify", "some"], 2, "critical, all or none"),
     "no_time": (["--engine", "vllm", "--model", "o/m", "--wait", "0"], 2, "more than 0"),
     "nowhere_to_log": (

@@ -115,9 +115,7 @@ def _started(arguments: Arguments, plan: launching.Launch, wanted: launching.Wan
         raise ConfigurationError(
             f"{url} is taken by a server with other models ({has}): end it, choose another --port, or name one of its models"
         )
-    for command in (plan.command, *plan.then):
-        if shutil.which(command[0]) is None:
-            raise ConfigurationError(f"{command[0]} is not on PATH: {plan.get}; --print shows the command")
+    _need_programs(plan)
     environment = _environment(plan)
     server = _Server(engine=engine, url=url, model=plan.name, started=not listens)
     waiting = Waiting(engine, url, plan.name, key=key, limit_seconds=arguments.wait)
@@ -146,6 +144,18 @@ def _started(arguments: Arguments, plan: launching.Launch, wanted: launching.Wan
         except KeyboardInterrupt:
             note(f"fumehood: ending {engine}")
     return code
+
+
+def _need_programs(plan: launching.Launch) -> None:
+    for command in (plan.command, *plan.then):
+        if shutil.which(command[0]) is None:
+            raise ConfigurationError(f"{command[0]} is not on PATH: {plan.get}; --print shows the command")
+    if plan.module:
+        # Not by importing it, which takes it many seconds.
+        look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({plan.module!r}) is None)"
+        python = plan.command[0]
+        if subprocess.run((python, "-c", look), stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+            raise ConfigurationError(f"{python} has no module {plan.module}: {plan.get}; --print shows the command")
 
 
 def _steps(arguments: Arguments, steps: Sequence[Sequence[str]], environment: dict[str, str], waiting: Waiting) -> None:

@@ -22,7 +22,8 @@ def lacks(wire: Wire, model: str) -> str:
     if exchange.status != 200:
         return f"/models answers {exchange.status}"
     names = _names(exchange)
-    if model in names:
+    # Ollama tells a model's newest version by its whole name, and takes the short one.
+    if model in names or f"{model}:latest" in names:
         return ""
     return f"it lists {quote(', '.join(names), 120)}" if names else "it lists no model yet"
 

@@ -46,6 +46,8 @@ class Launch(Record):
     name: str
     get: str
     why: str
+    #: What the command's Python is to have.
+    module: str = ""
     #: Each is run to its end, where the server has not the model yet.
     then: tuple[tuple[str, ...], ...] = ()
     #: The command ends at once, and the server goes on by itself until this one ends it.
@@ -97,7 +99,8 @@ def _sglang(wanted: Wanted) -> Launch:
             "--host", wanted.host, "--port", str(wanted.port), "--tool-call-parser", "mistral",
             "--context-length", str(found.tokens), "--tp", str(_parallel(wanted)),
         ),
-        name=wanted.name, why=found.why, get="pip install sglang, in the environment whose python3 is first on PATH",
+        module="sglang", name=wanted.name, why=found.why,
+        get="pip install sglang, in the environment whose python3 is first on PATH",
         remarks=(
             "calls of unknown tools, and those that were cut, are dropped without a word",
             "take whole answers where tools are offered: its streams lose the ] of plain text",
