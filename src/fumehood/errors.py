@@ -183,6 +183,12 @@ class ModelFailed(ModelError):
     exit_code = 70
 
 
+class ModelServerEnded(ModelError):
+    """The other server's fault or the host's: it was started by us and ended by itself. The text has its last lines."""
+
+    exit_code = 71
+
+
 class EngineBusy(ModelError):
     """The engine's state: as many answers are asked for as it takes. Try again later."""
 

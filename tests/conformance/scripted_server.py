@@ -99,6 +99,7 @@ class ScriptedServer:
         context: int = CONTEXT,
         redirect: str = "",
         at_most_each_second: int = 0,
+        port: int = 0,
     ) -> None:
         self.refused = 0
         self._redirect = redirect
@@ -149,7 +150,7 @@ class ScriptedServer:
                 except Refused as error:
                     chat.refuse(self, error, streamed=b'"stream": true' in raw)
 
-        self._server = QuietServer(("127.0.0.1", 0), Handler)
+        self._server = QuietServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fumehood.conformance.check import Failed, Outcome
 from fumehood.conformance.checks import CHECKS, chosen
+from fumehood.conformance.readiness import lacks
 from fumehood.conformance.reading import answer
 from fumehood.conformance.running import run
 from fumehood.conformance.talk import CHAT, retry_after
@@ -375,3 +376,55 @@ def test_odd_fields_break_no_check_and_are_not_taken_for_numbers(body: bytes) ->
     told = outcomes(body, 200)
     assert len(told) == len(CHECKS)
     assert {told[id_] for id_ in ("P2", "P3", "P8", "P9", "P10", "P12", "H7")} <= {Outcome.SKIPPED, Outcome.FAIL}
+
+
+def test_a_server_that_ends_kept_connections_is_not_blamed_for_it() -> None:
+    connections: list[object] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_arguments: object) -> None:
+            """Keep the tests' output clean."""
+
+        def do_POST(self) -> None:
+            connections.append(self.client_address)
+            self.rfile.read(int(self.headers["content-length"]))
+            send_bytes(self, 200, b"{}", "application/json")
+
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    with Wire(f"http://127.0.0.1:{server.server_address[1]}/v1") as wire:
+        for _ in range(3):
+            assert wire.post(CHAT, REQUEST).status == 200
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    # Each question by its own: one that the server might have ended meanwhile is never used.
+    assert len(set(connections)) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [(["m"], ""), (["m:latest"], ""), (["n", "m2"], "it lists 'n, m2'"), ([], "it lists no model yet")],
+    ids=["name", "newest", "others", "none"],
+)
+def test_a_server_has_a_model_once_it_lists_it(names: list[str], missing: str) -> None:
+    body = json.dumps({"data": [{"id": name} for name in names]}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None:
+            """Keep the tests' output clean."""
+
+        def do_GET(self) -> None:
+            send_bytes(self, 200, body, "application/json")
+
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    with Wire(f"http://127.0.0.1:{server.server_address[1]}/v1") as wire:
+        assert lacks(wire, "m") == missing
+    server.shutdown()
+    thread.join()
+    server.server_close()

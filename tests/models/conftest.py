@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,3 +74,30 @@ def load() -> Callable[..., Model]:
 def asked(text: Any = "Go on.", **fields: Any) -> dict[str, Any]:
     """Return the body of a request, at temperature 0 unless told otherwise."""
     return {"messages": [{"role": "user", "content": text}], "temperature": 0, **fields}
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that makes programs with these names out of `stand_in.py`, and returns the PATH where they are."""
+
+    def made(*names: str) -> str:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            program = folder / name
+            root = Path(__file__).parents[2]
+            program.write_text(
+                f'#!/bin/sh\nPYTHONPATH={root} exec {sys.executable} -m tests.models.stand_in {name} "$@"\n'
+            )
+            program.chmod(0o755)
+        return f"{folder}:{os.environ['PATH']}"
+
+    return made
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    """Return a file that begins as llama.cpp's do."""
+    path = tmp_path / "a model.gguf"
+    path.write_bytes(b"GGUF\3\0\0\0")
+    return path

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .arguments import Arguments, Option, UsageError
+from .arguments import Arguments, Option, UsageError, seconds
 from .serve import _count, _is_loopback, _listening, _port
 from .terminal import note, printable
 
 if TYPE_CHECKING:
     import socket
-    from typing import Never
 
     from ..models.engine import Engine
-    from ..models.launching import Launch
 
 HOST, PORT = "127.0.0.1", 8000
+# A wire's longest.
+_LONGEST_WAIT_SECONDS = 7200
 # What is on its way when Ctrl-C comes may end by itself within this time.
 _GRACE_SECONDS = 5
 
@@ -32,12 +30,14 @@ def serve(arguments: Arguments) -> int:
         raise UsageError("say which model: fumehood model serve --model FOLDER, the one with its config.json")
     key = _key(arguments.key_env, arguments.host)
     if arguments.engine != "transformers":
-        return _start(arguments)
+        from .model_launch import launch  # noqa: PLC0415 - it loads the checks
+
+        return launch(arguments, key)
     if arguments.print:
         raise UsageError("--print is for the other engines' commands: this one runs in this process")
     gc.enable()  # commands do without, but this one lives
     folder = Path(arguments.model).expanduser()
-    with _listening(arguments.host, arguments.port) as listener:
+    with _listening(arguments.host, PORT if arguments.port is None else arguments.port) as listener:
         # Before the model is loaded, so that a wrong folder is named at once and not after the imports.
         from ..models.files import checked  # noqa: PLC0415 - this command alone pays for these
 
@@ -50,43 +50,6 @@ def serve(arguments: Arguments) -> int:
         with Engine(model, at_once=arguments.at_once, cache_tokens=arguments.cache) as engine:
             _serve(engine, listener, arguments.name or model.name, key)
     return 0
-
-
-def _start(arguments: Arguments) -> int:
-    """Become another server, or print how it is started."""
-    from ..models import launching  # noqa: PLC0415 - as above
-
-    model = os.path.expanduser(arguments.model)
-    wanted = launching.Wanted(
-        model=model, name=arguments.name or Path(model).name, host=arguments.host, port=arguments.port,
-        context=arguments.context, accelerators=launching.accelerators(), key_variable=arguments.key_env,
-    )  # fmt: skip
-    launch = launching.launch(arguments.engine, wanted)
-    for remark in launch.remarks:
-        note(printable(f"fumehood: {arguments.engine}: {remark}"))
-    if not arguments.print:
-        _become(arguments.engine, launch)
-    return _show(launch)
-
-
-def _show(launch: Launch) -> int:
-    settings = [f"{name}={shlex.quote(value)}" for name, value in launch.environment]
-    # By its variable: a key on the screen is in the terminal's history.
-    settings += [f'{name}="${variable}"' for name, variable in launch.keys]
-    for place, command in enumerate(launch.commands, 1):
-        words = [*(settings if place == len(launch.commands) else ()), shlex.join(command)]
-        print(printable(" ".join(words)))
-    return 0
-
-
-def _become(engine: str, launch: Launch) -> Never:
-    *before, server = launch.commands
-    if before:
-        raise UsageError(f"{engine} is started in several steps: --print shows them")
-    if shutil.which(server[0]) is None:
-        raise ConfigurationError(f"{server[0]} is not installed here, or not on PATH; --print shows the command")
-    keys = {name: os.environ[variable] for name, variable in launch.keys}
-    os.execvpe(server[0], server, {**os.environ, **dict(launch.environment), **keys})  # noqa: S606 - what was asked for
 
 
 def _serve(engine: Engine, listener: socket.socket, name: str, key: str | None) -> None:
@@ -115,19 +78,43 @@ def _key(variable: str | None, host: str) -> str | None:
     return None
 
 
+def _wait(text: str) -> float:
+    value = seconds(text)
+    if not 0 < value <= _LONGEST_WAIT_SECONDS:
+        raise ValueError(f"write more than 0, at most {_LONGEST_WAIT_SECONDS}")
+    return value
+
+
+def _extent(text: str) -> str:
+    if text not in ("critical", "all", "none"):
+        raise ValueError("write critical, all or none")
+    return text
+
+
 DESCRIPTION = (
     "serve: load the model in the folder that --model names, and answer OpenAI's chat completions with it, whole and "
-    "streamed: tools, JSON by a schema, pictures. It needs the extra `transformers`. With --engine another server is started "
-    "instead, with the flags that the model needs; what is known to stay wrong with it is said on standard error."
+    "streamed: tools, JSON by a schema, pictures. It needs the extra `transformers`. With --engine another server is found at its "
+    "usual port, or started with the flags that the model needs, by what this machine has. It is waited for, verified, and "
+    "written into the configuration, so that `fumehood ask` uses it; one that was started ends with this command. What is known "
+    "to stay wrong with it is said on standard error. Exit code, at its end: 0, or 1, 3, 4 where the worst failure is minor, "
+    "major, critical; 69: it did not answer in time; 71: it ended by itself."
 )
 OPTIONS = (
     Option(name="engine", metavar="NAME", default="transformers",
            help="transformers (in this process), vllm, sglang, llama.cpp, ollama or lmstudio."),
     Option(name="print", help="Print the command of another engine, with its flags, and start nothing."),
+    Option(name="wait", metavar="SECONDS", default=1800.0, convert=_wait,
+           help="How long another engine may take until it answers, with what it fetches (1800)."),
+    Option(name="verify", metavar="CHECKS", default="critical", convert=_extent,
+           help="Which checks another engine is put to: critical, all or none (critical)."),
+    Option(name="no-config", help="Leave the configuration as it is."),
+    Option(name="log", metavar="FILE", help="Add another engine's output to this file instead of passing it on."),
     Option(name="name", metavar="NAME", help="What callers name it; the folder's name unless given."),
     Option(name="host", metavar="ADDRESS", default=HOST, help=f"Where to listen ({HOST})."),
-    Option(name="port", metavar="N", default=PORT, convert=_port, help=f"The port ({PORT}); 0 for any free one."),
-    Option(name="context", metavar="TOKENS", convert=int, help="Prompt and answer together; the model's own unless given."),
+    Option(name="port", metavar="N", convert=_port,
+           help=f"The port ({PORT}, or the other engine's usual one); 0 for any free one."),
+    Option(name="context", metavar="TOKENS", convert=int,
+           help="Prompt and answer together (the model's own, or what another engine has memory for)."),
     Option(name="at-once", metavar="N", default=8, convert=_count, help="Answers at one time (8); others wait."),
     Option(name="cache", metavar="TOKENS", convert=int,
            help="Of all answers together, which bounds their memory (the context, or 8192 for each at one time)."),
@@ -136,5 +123,6 @@ OPTIONS = (
 EXAMPLES = (
     "fumehood model serve --model ./Devstral-Small-2-24B-Instruct-2512 --name devstral",
     "fumehood model serve --engine vllm --model mistralai/Devstral-Small-2-24B-Instruct-2512 --print",
+    "fumehood model serve --engine llama.cpp --model ./devstral-small-2-q4.gguf --name devstral",
     "fumehood model serve --model ./devstral --host 0.0.0.0 --key-env DEVSTRAL_KEY --context 65536",
 )

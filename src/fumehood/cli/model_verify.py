@@ -27,7 +27,7 @@ from .server import ISOLATION, SERVER, isolation_of, remote
 from .terminal import note, printable, wants_colour
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..conformance.check import Check, Result
     from ..protocol.executor import Executor
@@ -46,7 +46,7 @@ def verify(arguments: Arguments) -> int:
         raise UsageError(
             "say which server and model: fumehood model verify --base-url http://127.0.0.1:8000/v1 --model NAME"
         )
-    report = _verified(arguments, checks)
+    report = verified(arguments, arguments.base_url, arguments.model, checks, None if arguments.json else _print)
     if arguments.junit:
         _write(arguments.junit, as_junit(report))
     if arguments.html:
@@ -59,22 +59,22 @@ def verify(arguments: Arguments) -> int:
     return exit_code(report.results)
 
 
-def _verified(arguments: Arguments, checks: Sequence[Check]) -> Report:
+def verified(
+    arguments: Arguments, base_url: str, model: str, checks: Sequence[Check], say: Callable[[str], None] | None
+) -> Report:
+    """Run the checks; `say` hears of each as it ends."""
     begun, clock = datetime.now(UTC), time.monotonic()
     results = []
     usual = _LONG_SECONDS if arguments.long else _SECONDS
     timeout = usual if arguments.timeout is None else arguments.timeout
-    with (
-        ExitStack() as stack,
-        Wire(arguments.base_url, key=_key(arguments.key_env), timeout_seconds=timeout) as wire,
-    ):
+    with ExitStack() as stack, Wire(base_url, key=_key(arguments.key_env), timeout_seconds=timeout) as wire:
         setup = _setup(arguments, stack)
-        for result in run(wire, arguments.model, checks, setup):
+        for result in run(wire, model, checks, setup):
             results.append(result)
-            if not arguments.json:
-                _show(result)
+            if say is not None:
+                _show(result, say)
     return Report(
-        base_url=arguments.base_url, model=arguments.model, version=__version__, results=tuple(results),
+        base_url=base_url, model=model, version=__version__, results=tuple(results),
         begun=begun.isoformat(timespec="seconds"), seconds=time.monotonic() - clock,
     )  # fmt: skip
 
@@ -102,12 +102,17 @@ def _key(variable: str | None) -> str:
     return key
 
 
-def _show(result: Result) -> None:
-    colour, plain = (_COLOURS.get(result.outcome, "\x1b[33m"), "\x1b[0m") if wants_colour(1) else ("", "")
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _show(result: Result, say: Callable[[str], None]) -> None:
+    stream = 1 if say is _print else 2
+    colour, plain = (_COLOURS.get(result.outcome, "\x1b[33m"), "\x1b[0m") if wants_colour(stream) else ("", "")
     check = result.check
-    print(f"{colour}{result.outcome:<18}{plain} {check.id:<5} {check.name:<30} {printable(result.seen)}", flush=True)
+    say(f"{colour}{result.outcome:<18}{plain} {check.id:<5} {check.name:<30} {printable(result.seen)}")
     if result.outcome is Outcome.FAIL:
-        print(f"{'':<19}{check.severity}: {check.meaning}\n{'':<19}cure: {check.cure}", flush=True)
+        say(f"{'':<19}{check.severity}: {check.meaning}\n{'':<19}cure: {check.cure}")
 
 
 def _list(checks: Sequence[Check], *, as_value: bool) -> int:
@@ -147,7 +152,8 @@ OPTIONS = (
     Option(name="long", help="The long context at the card's full size, 24,004 messages, as far as the context allows."),
     Option(name="only", metavar="ID", many=True, help="Run these alone: an id like P8, a name, or a family's letter."),
     Option(name="list", help="Name all checks, with their severity and what they prove, and ask nothing."),
-    Option(name="json", help="Print the results as JSON; with --list, the checks."),
+    Option(name="json",
+           help="Print the results as JSON; with --list, the checks. serve: where another engine serves, once it does."),
     Option(name="junit", metavar="FILE", help="Write JUnit XML as well."),
     Option(name="html", metavar="FILE", help="Write one page with every request and response as well."),
     SERVER,

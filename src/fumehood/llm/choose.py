@@ -8,18 +8,17 @@ that only its owner may read.
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, NoModel
 from ..protocol.record import Record
+from . import configuration
+from .local_servers import LOCAL_SERVERS, listed
 from .mistral import MistralModel
 from .openai_compatible import OpenAICompatible
 from .scripted import DEMO, ScriptedModel
@@ -27,14 +26,9 @@ from .scripted import DEMO, ScriptedModel
 if TYPE_CHECKING:
     from .port import ChatModel
 
-#: Servers that people run on their own machine, with their usual ports, in the order in which they are looked for.
-LOCAL_SERVERS = {"ollama": 11434, "lmstudio": 1234, "llama.cpp": 8080, "vllm": 8000, "sglang": 30000}
 #: Mistral's coding model, as their API names its newest version.
 MISTRAL_MODEL = "devstral-small-latest"
 
-_KEYS = {"model": str, "timeout_seconds": (int, float), "mistral_server_url": str}
-_LOOK_SECONDS = 0.5
-_LONGEST_SECONDS = 86_400
 # Names of models may hold an @ of their own (LM Studio's name@q4_k_m).
 _AT_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)")
 
@@ -57,13 +51,12 @@ class Surroundings(Record):
     @classmethod
     def of_this_process(cls) -> Surroundings:
         """Return this process's environment and the platform's configuration folder."""
-        base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-        return cls(environment=os.environ, folder=Path(base) / "fumehood")
+        return cls(environment=os.environ, folder=configuration.folder())
 
 
 def choose(spec: str | None, surroundings: Surroundings) -> ChatModel:
     """Return the model. Raises `NoModel` with the ways to get one, `ConfigurationError` for what cannot be used."""
-    settings = _read_settings(surroundings.folder / "config.toml")
+    settings = configuration.read(surroundings.folder / configuration.NAME)
     keys = {**_read_keys(surroundings.folder / ".env"), **surroundings.environment}
     spec = spec or settings.get("model")
     if spec is not None:
@@ -71,8 +64,8 @@ def choose(spec: str | None, surroundings: Surroundings) -> ChatModel:
     if keys.get("MISTRAL_API_KEY"):
         return _named(f"mistral:{MISTRAL_MODEL}", settings, keys, surroundings.ports)
     for server, port in surroundings.ports.items():
-        if (model := _first_model(port)) is not None:
-            return _named(f"{server}:{model}", settings, keys, surroundings.ports)
+        if models := listed(port):
+            return _named(f"{server}:{models[0]}", settings, keys, surroundings.ports)
     raise NoModel(f"no model was named and none was found. {HOW_TO_GET_ONE}")
 
 
@@ -107,23 +100,6 @@ def _named(spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: 
     )
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be used: {error}") from error
-    for name, value in settings.items():
-        if name not in _KEYS:
-            raise ConfigurationError(f"{path} has the unknown setting {name!r}: it may have {', '.join(_KEYS)}")
-        if not isinstance(value, _KEYS[name]) or isinstance(value, bool):  # type: ignore[arg-type]  # a type or a tuple
-            raise ConfigurationError(f"{path}: {name} is {value!r}, of the wrong type")
-    if not 0 < settings.get("timeout_seconds", 1) <= _LONGEST_SECONDS:
-        raise ConfigurationError(f"{path}: timeout_seconds is to be more than 0 and at most {_LONGEST_SECONDS}")
-    return settings
-
-
 def _read_keys(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8") as file:
@@ -148,16 +124,3 @@ def _read_keys(path: Path) -> dict[str, str]:
             raise ConfigurationError(f"{path}, line {number}: write NAME=VALUE")
         keys[name.strip()] = value.strip().strip("'\"")
     return keys
-
-
-def _first_model(port: int) -> str | None:
-    """Ask a port of this machine for its models; None where nothing there speaks this language."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_LOOK_SECONDS)
-    try:
-        connection.request("GET", "/v1/models")
-        answer = json.loads(connection.getresponse().read(1 << 20))
-        return str(answer["data"][0]["id"])
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError):
-        return None
-    finally:
-        connection.close()
