@@ -81,8 +81,8 @@ def llama_cpp() -> Engine:
     return Engine(
         name="llama.cpp", version=version, serves=serves, more_models=(AS_CONVERTED,),
         remark=f"llama-server as {_LLAMA_CPP_PYTHON.replace('==', ' ')} brings its source, with the flags of "
-        "`fumehood model serve --engine llama.cpp`; float16, one thread; the template is that of mistral-common for version 13, but "
-        f"in {AS_CONVERTED}",
+        "`fumehood model serve --engine llama.cpp`; float16, one thread; the template is that of mistral-common for version 13, "
+        f"but in {AS_CONVERTED}",
     )  # fmt: skip
 
 
