@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,8 +141,8 @@ def _source() -> Path:
             _LLAMA_CPP_PYTHON,
         )
         (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+        # Not by tarfile: Python before 3.11.4 has no filter against paths that lead out.
+        _run("tar", "-xzf", archive, "-C", folder)
     (found,) = folder.glob("*/vendor/llama.cpp")
     return found
 
@@ -195,7 +194,10 @@ def _installed() -> Path:
         base = getattr(sys, "_base_executable", sys.executable)
         _run(Path(sys.executable).parent / "uv", "venv", "--quiet", "--clear", "--python", base, folder)
         # By pip, which knows where this machine keeps builds of torch for processors.
-        _run(base, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", *_VLLM)
+        pip = (base, "-m", "pip", "--python", folder / "bin" / "python")
+        _run(*pip, "install", "--quiet", *_VLLM)
+        # Builds for accelerators, which do not load beside a torch for processors, and are taken where they are found.
+        _run(*pip, "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec")
     return command
 
 
