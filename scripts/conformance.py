@@ -73,7 +73,7 @@ def main(names: list[str]) -> int:
 
 
 def _engine(engine: Engine) -> None:
-    begun = datetime.now(UTC)
+    begun, commit, machine = datetime.now(UTC), _commit(), _machine()
     name = f"{begun:%Y-%m-%d}-{engine.name}-{engine.version}"
     runs = []
     with tempfile.TemporaryDirectory(prefix="fumehood-") as made:
@@ -86,7 +86,7 @@ def _engine(engine: Engine) -> None:
             value = _verified(engine, folder, kept)
             facts = {
                 "engine": engine.name, "version": engine.version, "remark": engine.remark, "model": model, "says": what,
-                "commit": _commit(), "machine": _machine(), **value,
+                "commit": commit, "machine": machine, **value,
             }  # fmt: skip
             runs.append(facts)
             print(

