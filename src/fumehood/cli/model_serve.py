@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .arguments import Arguments, Option, UsageError, seconds
-from .serve import _count, _is_loopback, _listening, _port
+from .listening import count_number, is_loopback, listening, port_number
 from .terminal import note, printable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def serve(arguments: Arguments) -> int:
         raise UsageError("--print is for the other engines' commands: this one runs in this process")
     gc.enable()  # commands do without, but this one lives
     folder = Path(arguments.model).expanduser()
-    with _listening(arguments.host, PORT if arguments.port is None else arguments.port) as listener:
+    with listening(arguments.host, PORT if arguments.port is None else arguments.port) as listener:
         # Before the model is loaded, so that a wrong folder is named at once and not after the imports.
         from ..models.files import checked  # noqa: PLC0415 - this command alone pays for these
 
@@ -71,7 +71,7 @@ def _key(variable: str | None, host: str) -> str | None:
         if not key:
             raise ConfigurationError(f"--key-env {variable}: there is no such environment variable, or it is empty")
         return key
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigurationError(
             f"--host {host} can be reached from elsewhere: give a key by --key-env VARIABLE, which callers then need"
         )
@@ -111,11 +111,11 @@ OPTIONS = (
     Option(name="log", metavar="FILE", help="Add another engine's output to this file instead of passing it on."),
     Option(name="name", metavar="NAME", help="What callers name it; the folder's name unless given."),
     Option(name="host", metavar="ADDRESS", default=HOST, help=f"Where to listen ({HOST})."),
-    Option(name="port", metavar="N", convert=_port,
+    Option(name="port", metavar="N", convert=port_number,
            help=f"The port ({PORT}, or the other engine's usual one); 0 for any free one."),
     Option(name="context", metavar="TOKENS", convert=int,
            help="Prompt and answer together (the model's own, or what another engine has memory for)."),
-    Option(name="at-once", metavar="N", default=8, convert=_count, help="Answers at one time (8); others wait."),
+    Option(name="at-once", metavar="N", default=8, convert=count_number, help="Answers at one time (8); others wait."),
     Option(name="cache", metavar="TOKENS", convert=int,
            help="Of all answers together, which bounds their memory (the context, or 8192 for each at one time)."),
     Option(name="device", metavar="NAME", help="Where torch computes, like cpu or cuda:1; an accelerator where there is one."),

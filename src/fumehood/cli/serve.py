@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import ipaddress
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from .arguments import Arguments, Command, Option, seconds
 from .isolation import ISOLATION
+from .listening import count_number, is_loopback, listening, port_number
 from .terminal import is_terminal, note
 
 TYPE_CHECKING = False
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..server.store.keeping import Store
 
 HOST, PORT = "127.0.0.1", 3003
-_BACKLOG = 2048
 
 
 def serve(arguments: Arguments) -> int:
@@ -57,7 +56,7 @@ def _serve(arguments: Arguments, store: Store) -> None:
     key = _first_key(store, arguments.key, arguments.host)
     form: Format = arguments.log_format or ("text" if is_terminal(2) else "json")
     with (
-        _listening(arguments.host, arguments.port) as listener,
+        listening(arguments.host, arguments.port) as listener,
         Engine(without=arguments.without, isolation=arguments.isolation) as engine,
     ):
         # It takes connections from here on, and answers as soon as the application is up.
@@ -76,7 +75,7 @@ def _settings(arguments: Arguments) -> Settings:
     return Settings(
         aliases=dict(arguments.alias), networks=tuple(arguments.allow_network), at_once=arguments.at_once,
         sessions=arguments.sessions,
-        metrics="open" if arguments.metrics_open else "local" if _is_loopback(arguments.host) else "key",
+        metrics="open" if arguments.metrics_open else "local" if is_loopback(arguments.host) else "key",
     )  # fmt: skip
 
 
@@ -102,7 +101,7 @@ def _first_key(store: Store, given: str | None, host: str) -> str | None:
         return None
     if store.keys.exist():
         return None
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigurationError(
             f"--host {host} can be reached from elsewhere, and nobody has a key yet: start once without --host, or give one by "
             "--key or FUMEHOOD_API_KEY"
@@ -112,49 +111,12 @@ def _first_key(store: Store, given: str | None, host: str) -> str | None:
     return made
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    # By its protocol's number: only then asyncio sends small answers at once, which otherwise wait 40 ms for an acknowledgement.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        # A name that nobody has, and an address that is not this machine's, are none of the port's.
-        named = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-        raise ConfigurationError(
-            f"{host} port {port} cannot be had: {error.strerror}; choose another by {'--host' if named else '--port'}"
-        ) from error
-    return listener
-
-
 def _announce(listener: socket.socket, key: str | None) -> None:
     host, port = listener.getsockname()[:2]
     note(f"fumehood: serving at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
     if key is not None:
         note("fumehood: the first key, which is shown this once:")
         print(key, flush=True)
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise ValueError("write a number from 0, for any free one, to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 100_000:
-        raise ValueError("write a number from 1 to 100000")
-    return int(text)
 
 
 def _grace(text: str) -> float:
@@ -207,15 +169,15 @@ COMMAND = Command(
     run=serve,
     options=(
         Option(name="host", metavar="ADDRESS", default=HOST, help=f"Where to listen ({HOST})."),
-        Option(name="port", metavar="N", default=PORT, convert=_port, help=f"The port ({PORT}); 0 for any free one."),
+        Option(name="port", metavar="N", default=PORT, convert=port_number, help=f"The port ({PORT}); 0 for any free one."),
         Option(name="key", metavar="KEY", help="A key to take, of any form; better in FUMEHOOD_API_KEY."),
         Option(name="database", metavar="URL", help="SQLAlchemy's URL of a database, like postgresql+psycopg://user@host/name."),
         Option(name="alias", metavar="OLD=NEW", many=True, convert=_alias,
                help="An id that programs carry, and the runtime, tool or secret that it stands for here."),
         Option(name="allow-network", metavar="NETWORK", many=True, convert=_network,
                help="Let programs reach hosts in this network, like 10.0.0.0/8, where their rules name it."),
-        Option(name="at-once", metavar="N", default=64, convert=_count, help="Executions at one time (64); others wait."),
-        Option(name="sessions", metavar="N", default=256, convert=_count, help="Sessions at one time (256)."),
+        Option(name="at-once", metavar="N", default=64, convert=count_number, help="Executions at one time (64); others wait."),
+        Option(name="sessions", metavar="N", default=256, convert=count_number, help="Sessions at one time (256)."),
         Option(name="keep-executions", metavar="DAYS", default=30.0, convert=_days,
                help="For how many days executions are kept (30): 0 forgets them within a minute, `all` never."),
         Option(name="grace", metavar="SECONDS", default=30.0, convert=_grace,
