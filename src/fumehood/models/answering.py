@@ -65,6 +65,8 @@ class Tokens:
         self.special: int = self._inner.num_special_tokens
         #: How many there are in all.
         self.count: int = self._inner.n_words
+        #: The most bytes that one spells.
+        self.longest: int = max(len(self.spelled(token)) for token in range(self.special, self.count))
 
     def spelled(self, token: int) -> bytes:
         """Return the bytes of a token that is no control token."""
