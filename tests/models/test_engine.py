@@ -241,6 +241,23 @@ def test_even_noise_is_held_to_the_schema(noise: Model) -> None:
         assert 0 <= value["legs"] <= 9
 
 
+def test_tools_that_are_too_much_together_are_not_blamed_on_the_response_format(noise: Model) -> None:
+    parameters = {"type": "object", "properties": {f"property_{place}": {"type": "string"} for place in range(900)}}
+    tools = [{"type": "function", "function": {"name": f"t{number}", "parameters": parameters}} for number in range(40)]
+    with pytest.raises(ChatRequestInvalid, match="^tools: ") as caught:
+        noise.grammars.matcher(read(asked(tools=tools)))
+    assert caught.value.param == "tools"
+
+
+def test_a_schema_cannot_have_its_answer_filled_with_spaces(noise: Model) -> None:
+    schema = {
+        "type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": False,
+        "x-guidance": {"whitespace_pattern": "[ ]{500}"},
+    }  # fmt: skip
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+    assert len(said(noise, response_format=wanted, max_tokens=1000).text) < 200
+
+
 def test_even_noise_calls_what_is_offered_and_what_is_demanded(noise: Model) -> None:
     pinned = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     tools = [{"type": "function", "function": {"name": name, "parameters": pinned}} for name in ("left", "right")]

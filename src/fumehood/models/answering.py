@@ -97,7 +97,7 @@ class Reader:
             name = (self._held + self._decoder.decode(b"", final=True)).strip()
             self._begin("arguments")
             self._calls += 1
-            yield CallBegun(index=self._calls - 1, id=_new_id(), name=name)
+            yield CallBegun(index=self._calls - 1, id=new_call_id(), name=name)
         elif token >= self._tokens.special:
             yield from self._more(self._decoder.decode(self._tokens.spelled(token)))
 
@@ -152,6 +152,7 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def _new_id() -> str:
+def new_call_id() -> str:
+    """Return nine random letters and digits."""
     # Nine letters and digits: older tokenizers take nothing else, and conversations move from server to server.
     return "".join(secrets.choice(_LETTERS) for _ in range(9))

@@ -145,13 +145,19 @@ class Engine:
             )  # fmt: skip
         return Answer(self.model, ask, prompt, hear)
 
-    def answer(self, ask: Ask) -> Iterator[Event]:
-        """Answer the request here and now, event by event; closing the iterator cancels it."""
+    def answer(self, ask: Ask, *, timeout_seconds: float | None = None) -> Iterator[Event]:
+        """Answer the request here and now, event by event; closing the iterator cancels it.
+
+        Raises `TimeoutError` where for `timeout_seconds` nothing new comes.
+        """
         events: queue.SimpleQueue[Event | FumehoodError] = queue.SimpleQueue()
         answer = self.submit(ask, events.put)
         try:
             while True:
-                event = events.get()
+                try:
+                    event = events.get(timeout=timeout_seconds)
+                except queue.Empty:
+                    raise TimeoutError from None
                 if isinstance(event, FumehoodError):
                     raise event
                 yield event
@@ -269,7 +275,7 @@ class Engine:
         """Advance one answer; an error in it is its own."""
         try:
             goes_on = answer.take(logits)
-        except ModelFailed as error:
+        except (ChatRequestInvalid, ModelFailed) as error:
             answer.hear(error)
             goes_on = False
         if not goes_on:
