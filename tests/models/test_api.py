@@ -185,6 +185,7 @@ RAW: dict[str, tuple[bytes, str, int]] = {
     "not_utf_8": (b'{"model": "\xff"}', "application/json", 400),
     "as_a_page_would_send_it": (json.dumps(asked(model="tiny")).encode(), "text/plain", 415),
     "as_a_page_would_disguise_it": (json.dumps(asked(model="tiny")).encode(), "text/plain; x=application/json", 415),
+    "too_many_values": (b'{"a": [' + b"[]," * 500_000 + b"[]]}", "application/json", 413),
     "as_another_json": (json.dumps(asked(model="tiny")).encode(), "application/jsonp", 415),
 }
 

@@ -360,6 +360,9 @@ def test_text_that_cannot_fit_is_refused_before_it_is_read(noise: Model) -> None
     with pytest.raises(ChatRequestInvalid, match="bytes of text") as caught:
         said(noise, text="word " * 8_000_000)
     assert caught.value.code == "context_length_exceeded"
+    wordy = {"type": "function", "function": {"name": "a", "description": "word " * 8_000_000}}
+    with pytest.raises(ChatRequestInvalid, match="bytes of text"):
+        said(noise, tools=[wordy])
     assert time.monotonic() - begun < 2
 
 

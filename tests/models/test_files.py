@@ -14,8 +14,10 @@ from fumehood.errors import ModelFilesUnusable
 from fumehood.models.files import checked
 
 
-def weights(count: int = 4) -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+def weights(count: int = 4, padded: int = 0) -> bytes:
+    header = (
+        json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode().ljust(padded)
+    )
     return struct.pack("<Q", len(header)) + header + b"\0" * 4 * count
 
 
@@ -96,10 +98,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         written("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
         "git lfs pull",
     ),
-    "weights_with_a_huge_head": (
-        written("model.safetensors", struct.pack("<Q", 20 << 20) + weights()[8:].ljust(20 << 20)),
-        "its head is missing",
-    ),
+    "weights_with_a_huge_head": (written("model.safetensors", weights(padded=20 << 20)), "its head is missing"),
     "a_pipe_as_configuration": (a_pipe("config.json"), r"config\.json is no file"),
     "a_pipe_as_weights": (a_pipe("model.safetensors"), r"model\.safetensors is no file"),
     "a_part_missing": (second_part_missing, r"model-2\.safetensors.*cannot be read"),

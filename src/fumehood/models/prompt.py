@@ -47,9 +47,9 @@ def encoded(tokenizer: MistralTokenizer, ask: Ask, *, most_bytes: int | None = N
     from mistral_common.protocol.instruct.request import ChatCompletionRequest  # noqa: PLC0415
     from mistral_common.protocol.instruct.tool_calls import Function, Tool  # noqa: PLC0415
 
-    if most_bytes is not None and (size := sum(map(_bytes, ask.messages))) > most_bytes:
+    if most_bytes is not None and (size := _size(ask)) > most_bytes:
         raise ChatRequestInvalid(
-            f"the messages have {size} bytes of text, and this model's context holds {most_bytes} at the very most: leave "
+            f"messages and tools have {size} bytes of text, and this model's context holds {most_bytes} at the very most: leave "
             "messages out, or shorten them",
             param="messages", code="context_length_exceeded",
         )  # fmt: skip
@@ -73,6 +73,11 @@ def encoded(tokenizer: MistralTokenizer, ask: Ask, *, most_bytes: int | None = N
             f"the messages or tools make no prompt: {_line(error)}", param="messages", code="invalid_messages"
         ) from error
     return Prompt(tokens=done.tokens, pictures=done.images or ())
+
+
+def _size(ask: Ask) -> int:
+    tools = sum(len(tool["description"].encode("utf-8", "replace")) for tool in ask.tools)
+    return tools + sum(map(_bytes, ask.messages))
 
 
 def _bytes(message: Mapping[str, Any]) -> int:
