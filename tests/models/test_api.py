@@ -184,6 +184,9 @@ RAW: dict[str, tuple[bytes, str, int]] = {
     "a_list": (b"[]", "application/json", 400),
     "not_utf_8": (b'{"model": "\xff"}', "application/json", 400),
     "as_a_page_would_send_it": (json.dumps(asked(model="tiny")).encode(), "text/plain", 415),
+    "as_a_page_would_disguise_it": (json.dumps(asked(model="tiny")).encode(), "text/plain; x=application/json", 415),
+    "too_many_values": (b'{"a": [' + b"[]," * 500_000 + b"[]]}", "application/json", 413),
+    "as_another_json": (json.dumps(asked(model="tiny")).encode(), "application/jsonp", 415),
 }
 
 
@@ -194,6 +197,40 @@ def test_a_body_of_another_form_is_refused_in_the_same_shape(
     answered = noisy.post("/v1/chat/completions", content=body, headers={"content-type": kind})
     assert answered.status_code == status
     assert answered.json()["error"]["message"]
+
+
+class Broken:
+    """An engine with a mistake in it."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def submit(self, *_request: object) -> None:
+        """Make it."""
+        raise OverflowError("a secret of the inside")
+
+
+def test_a_mistake_of_ours_is_told_in_the_same_shape_and_kept_for_the_log(noise: Model) -> None:
+    from starlette.testclient import TestClient
+
+    from fumehood.models.api import make
+
+    client = TestClient(make(Broken(noise), name="tiny"), base_url="http://localhost", raise_server_exceptions=False)  # type: ignore[arg-type]  # made to fail
+    answered = client.post("/v1/chat/completions", json=asked(model="tiny"))
+    assert (answered.status_code, answered.json()["error"]["type"]) == (500, "server_error")
+    assert "OverflowError" in answered.text
+    assert "secret" not in answered.text
+    with pytest.raises(OverflowError, match="secret"):
+        TestClient(client.app, base_url="http://localhost").post("/v1/chat/completions", json=asked(model="tiny"))
+
+
+def test_a_schema_too_large_for_its_grammar_is_the_callers_fault(noisy: httpx.Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {f"property_{number}": {"type": "string"} for number in range(2000)},
+    }
+    answered = post(noisy, response_format={"type": "json_schema", "json_schema": {"schema": schema}}, max_tokens=50)
+    assert (answered.status_code, "too large" in answered.text) == (400, True), answered.text
 
 
 def test_the_model_and_its_context_are_listed(noisy: httpx.Client) -> None:

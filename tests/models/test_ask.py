@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fumehood.errors import ModelFilesUnusable, ModelMisbehaved, ModelRefused, NoModel
+from fumehood.errors import ModelFilesUnusable, ModelMisbehaved, ModelRefused, ModelStalled, NoModel
 from fumehood.llm.choose import Surroundings, choose
 from fumehood.llm.in_process import TransformersModel
 from fumehood.llm.port import SystemMessage, ToolSchema, UserMessage
@@ -61,6 +61,13 @@ def test_an_interrupted_listener_leaves_a_model_that_answers(parrot: MakeParrot)
     with pytest.raises(KeyboardInterrupt):
         model.complete([QUESTION], on_text=interrupt)
     assert model.complete([QUESTION]).text == "One and two."
+
+
+def test_an_answer_ends_after_so_many_tokens_and_is_not_waited_for_without_end(noise_folder: Path) -> None:
+    completion = TransformersModel(noise_folder, most_tokens=20).complete([QUESTION])
+    assert (completion.usage.completion_tokens, completion.finish_reason) == (20, "length")
+    with pytest.raises(ModelStalled, match="in 0.001 seconds"):
+        TransformersModel(noise_folder, timeout_seconds=0.001).complete([UserMessage(text="word " * 4000)])
 
 
 def test_a_prompt_that_does_not_fit_is_refused_in_words(noise_folder: Path) -> None:

@@ -21,6 +21,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "bias": ({"logit_bias": {"1": 2}}, "logit_bias"),
     "temperature_below": ({"temperature": -1}, "temperature"),
     "temperature_not_finite": ({"temperature": float("nan")}, "temperature"),
+    "temperature_beyond_floats": ({"temperature": 10**400}, "temperature"),
+    "share_beyond_floats": ({"top_p": -(10**400)}, "top_p"),
     "temperature_as_text": ({"temperature": "0"}, "temperature"),
     "temperature_as_flag": ({"temperature": True}, "temperature"),
     "no_share": ({"top_p": 0}, "top_p"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,10 @@ import pytest
 
 from fumehood.errors import ChatRequestInvalid, EngineBusy, FumehoodError, ModelFailed, ModelFilesUnusable
 from fumehood.models.answering import Arguments, CallBegun, Ended, Event, Text
-from fumehood.models.asking import read
+from fumehood.models.asking import Ask, read
+from fumehood.models.batch import Reading
 from fumehood.models.engine import Engine
-from fumehood.models.prompt import encoded
+from fumehood.models.prompt import Prompt, encoded
 from tests.models.conftest import RUN, asked
 from tests.testing.tiny_models import call
 
@@ -165,7 +168,7 @@ def test_rows_that_would_fill_the_cache_wait_for_their_turn(noise: Model) -> Non
         def seen(place: int) -> Callable[[Event | FumehoodError], None]:
             def hear(event: Event | FumehoodError) -> None:
                 # In the engine's own thread, between two steps.
-                widths.append(len(engine._rows) * max((row.width for row in engine._rows), default=0))
+                widths.append(width_of(engine))
                 heard[place].put(event)
 
             return hear
@@ -176,6 +179,36 @@ def test_rows_that_would_fill_the_cache_wait_for_their_turn(noise: Model) -> Non
     assert together == alone
     assert max(widths) <= 1000
     assert any(width > 100 for width in widths)
+
+
+def test_rows_that_grow_beyond_the_cache_leave_it_and_say_the_same(noise: Model) -> None:
+    fields = [{"max_tokens": count, "seed": count, "temperature": 0.5} for count in (1200, 1201)]
+    alone = [said(noise, **each).text for each in fields]
+    widths: list[int] = []
+    rows: list[int] = []
+    heard: list[queue.SimpleQueue[Event | FumehoodError]] = [queue.SimpleQueue(), queue.SimpleQueue()]
+    # Room for both, and for the thousand tokens that are thought of when one begins, and no more.
+    with Engine(noise, at_once=2, cache_tokens=2100) as engine:
+
+        def seen(place: int) -> Callable[[Event | FumehoodError], None]:
+            def hear(event: Event | FumehoodError) -> None:
+                widths.append(width_of(engine))
+                rows.append(len(engine._rows))
+                heard[place].put(event)
+
+            return hear
+
+        for place, each in enumerate(fields):
+            engine.submit(read(asked(**each)), seen(place))
+        together = [Said(list(iter_to_end(each))).text for each in heard]
+    assert together == alone
+    assert (max(widths) <= 2100, max(rows)) == (True, 2)
+
+
+def width_of(engine: Engine) -> int:
+    """Return how many tokens lie in the batch, filling among it."""
+    cache = engine._batch._cache
+    return 0 if cache is None else int(cache.layers[0].keys.shape[0] * cache.layers[0].keys.shape[2])
 
 
 def iter_to_end(heard: queue.SimpleQueue[Event | FumehoodError]) -> Sequence[Event]:
@@ -206,6 +239,23 @@ def test_even_noise_is_held_to_the_schema(noise: Model) -> None:
         value = json.loads(said(noise, response_format=wanted, temperature=2, seed=seed, max_tokens=400).text)
         assert value["kind"] in ("fish", "bird")
         assert 0 <= value["legs"] <= 9
+
+
+def test_tools_that_are_too_much_together_are_not_blamed_on_the_response_format(noise: Model) -> None:
+    parameters = {"type": "object", "properties": {f"property_{place}": {"type": "string"} for place in range(900)}}
+    tools = [{"type": "function", "function": {"name": f"t{number}", "parameters": parameters}} for number in range(40)]
+    with pytest.raises(ChatRequestInvalid, match="^tools: ") as caught:
+        noise.grammars.matcher(read(asked(tools=tools)))
+    assert caught.value.param == "tools"
+
+
+def test_a_schema_cannot_have_its_answer_filled_with_spaces(noise: Model) -> None:
+    schema = {
+        "type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": False,
+        "x-guidance": {"whitespace_pattern": "[ ]{500}"},
+    }  # fmt: skip
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+    assert len(said(noise, response_format=wanted, max_tokens=1000).text) < 200
 
 
 def test_even_noise_calls_what_is_offered_and_what_is_demanded(noise: Model) -> None:
@@ -243,6 +293,9 @@ def test_beyond_those_that_wait_the_next_is_told_to_come_again_and_who_left_does
         going = [engine.submit(read(asked(max_tokens=4000)), lambda _event: None) for _place in range(1 + 256)]
         with pytest.raises(EngineBusy, match="257 requests"):
             engine.submit(read(asked()), lambda _event: None)
+        # Nothing of a request is read that is one too many.
+        with pytest.raises(EngineBusy, match="257 requests"):
+            engine.submit(read(asked(3)), lambda _event: None)
         for answer in going:
             answer.cancel()
         while True:
@@ -262,6 +315,57 @@ def test_a_closed_engine_says_so_to_whom_it_leaves(noise: Model) -> None:
         iter_to_end(heard)
 
 
+class Slow(dict[str, Any]):
+    """A message that takes its time to be read."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.begun.set()
+        self.go_on.wait(30)
+        return super().get(key, default)
+
+
+def test_an_engine_that_closes_while_a_request_is_read_says_so(noise: Model) -> None:
+    message = Slow({"role": "user", "content": "a"})
+    heard: queue.SimpleQueue[Event | FumehoodError] = queue.SimpleQueue()
+    with ThreadPoolExecutor(1) as pool:
+        with Engine(noise) as engine:
+            ask = Ask(messages=[message])
+            submitted = pool.submit(engine.submit, ask, heard.put)
+            assert message.begun.wait(30)
+        message.go_on.set()
+        with pytest.raises(ModelFailed, match="closed"):
+            submitted.result(30)
+
+
+def test_a_prompt_that_cannot_be_read_ends_its_own_answer_alone(noise: Model) -> None:
+    first, second, broken, last = (queue.SimpleQueue[Event | FumehoodError]() for _row in range(4))
+    with Engine(noise, at_once=2) as engine:
+        engine.submit(read(asked(max_tokens=300)), first.put)
+        engine.submit(read(asked(max_tokens=100)), second.put)
+        # A token that the network has not: nothing that a caller can send.
+        engine.submit(read(asked(max_tokens=5)), broken.put).prompt = Prompt(tokens=[1 << 30])
+        engine.submit(read(asked(max_tokens=5)), last.put)
+        with pytest.raises(ModelFailed, match="the prompt could not be read"):
+            iter_to_end(broken)
+        assert Said(iter_to_end(first)).end.completion_tokens == 300
+        assert Said(iter_to_end(last)).end.completion_tokens == 5
+
+
+def test_text_that_cannot_fit_is_refused_before_it_is_read(noise: Model) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ChatRequestInvalid, match="bytes of text") as caught:
+        said(noise, text="word " * 8_000_000)
+    assert caught.value.code == "context_length_exceeded"
+    wordy = {"type": "function", "function": {"name": "a", "description": "word " * 8_000_000}}
+    with pytest.raises(ChatRequestInvalid, match="bytes of text"):
+        said(noise, tools=[wordy])
+    assert time.monotonic() - begun < 2
+
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(touched) print\n%%EOF\n"
 
 
@@ -279,6 +383,33 @@ def test_pictures_are_seen_and_cost_what_their_size_says(noise: Model) -> None:
     assert one.end.prompt_tokens == alone + 55
     assert two.end.prompt_tokens == alone + 55 + 12
     assert one.text != said(noise, text=[words, picture(140, 280)], max_tokens=3).text
+
+
+def test_a_prompt_in_pieces_with_pictures_is_the_prompt_at_once(noise: Model) -> None:
+    import torch
+
+    text = {"type": "text", "text": "word " * 1200}
+    prompt = encoded(noise.tokenizer, read(asked([text, picture(280, 140), picture(64, 64), text, picture(100, 300)])))
+    reading, pieces = Reading(noise, prompt), []
+    while (logits := reading.read_more()) is None:
+        pieces.append(reading.length)
+    assert len(pieces) >= 5
+    sizes = torch.tensor([each.shape[1:] for each in prompt.pictures])
+    pixels = torch.zeros(3, 3, *sizes.max(dim=0).values)
+    for place, each in enumerate(prompt.pictures):
+        pixels[place, :, : each.shape[1], : each.shape[2]] = torch.from_numpy(each)
+    with torch.inference_mode():
+        whole = noise.network(
+            input_ids=torch.tensor([list(prompt.tokens)]), pixel_values=pixels, image_sizes=sizes, logits_to_keep=1
+        ).logits[0, -1]
+    assert torch.allclose(logits, whole, atol=1e-5)
+
+
+def test_a_picture_of_a_single_token_is_refused(noise: Model) -> None:
+    for width, height in ((28, 28), (1, 1), (28, 3)):
+        with pytest.raises(ChatRequestInvalid, match=f"{width} by {height} points: send more than 28"):
+            said(noise, text=[picture(width, height)])
+    assert said(noise, text=[picture(29, 1)], max_tokens=1).end.completion_tokens == 1
 
 
 @pytest.mark.parametrize(

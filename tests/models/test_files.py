@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from fumehood.errors import ModelFilesUnusable
 from fumehood.models.files import checked
 
 
-def weights(count: int = 4) -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+def weights(count: int = 4, padded: int = 0) -> bytes:
+    header = (
+        json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode().ljust(padded)
+    )
     return struct.pack("<Q", len(header)) + header + b"\0" * 4 * count
 
 
@@ -56,6 +59,14 @@ def gone(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
+def a_pipe(name: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return make
+
+
 def second_part_missing(folder: Path) -> None:
     in_parts(folder)
     (folder / "model-2.safetensors").unlink()
@@ -87,6 +98,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         written("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
         "git lfs pull",
     ),
+    "weights_with_a_huge_head": (written("model.safetensors", weights(padded=20 << 20)), "its head is missing"),
+    "a_pipe_as_configuration": (a_pipe("config.json"), r"config\.json is no file"),
+    "a_pipe_as_weights": (a_pipe("model.safetensors"), r"model\.safetensors is no file"),
     "a_part_missing": (second_part_missing, r"model-2\.safetensors.*cannot be read"),
     "a_part_elsewhere": (part_elsewhere, "secret"),
 }

@@ -44,6 +44,31 @@ def random_model(
     return folder
 
 
+def in_8_bits(folder: Path, target: Path) -> Path:
+    """Write a model again as Devstral Small 2 is stored: the language's linear weights in 8 bits, one scale for each."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    target.mkdir()
+    stored = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        stored[name] = weight
+        if "layers" in name and name.endswith("proj.weight") and "vision" not in name:
+            scale = weight.abs().max().float() / 448
+            stored[name] = (weight / scale).to(torch.float8_e4m3fn)
+            stored[f"{name}_scale_inv"] = scale
+            stored[name.replace("weight", "activation_scale")] = torch.tensor(1.0)
+    save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "activation_scheme": "static", "dequantize": False, "quant_method": "fp8", "weight_block_size": None,
+        "modules_to_not_convert": ["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+    }  # fmt: skip
+    (target / "config.json").write_text(json.dumps(config))
+    (target / "tekken.json").write_bytes((folder / "tekken.json").read_bytes())
+    return target
+
+
 class Parrot:
     """Collects what is to be said after which control token; `save` makes the model."""
 

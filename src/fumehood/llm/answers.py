@@ -11,9 +11,10 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import ModelMisbehaved
+from ..models.answering import new_call_id
 from ..protocol.record import Record
 from . import leaked
-from .call_parts import CallParts, new_call_id
+from .call_parts import CallParts
 from .port import Completion, FinishReason, Note, Quirk, TextListener, ToolCall, Usage, well_formed
 
 if TYPE_CHECKING:

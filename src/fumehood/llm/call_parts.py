@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
-import string
 from typing import TYPE_CHECKING
 
+from ..models.answering import new_call_id
 from .port import CALL_ID, ToolCall, well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_LETTERS = string.ascii_letters + string.digits
 # A name behind which parsers of other versions leave Mistral's notation of what follows it.
 _NAME_AND_MARKS = re.compile(r"\s*(?P<name>[a-zA-Z0-9_-]{1,64})\s*(?:\[CALL_ID\][a-zA-Z0-9]*)?\s*(?:\[ARGS\])?\s*")
 
@@ -96,11 +94,6 @@ class _Call:
     @property
     def arguments(self) -> str:
         return "".join(self.pieces)
-
-
-def new_call_id() -> str:
-    """Return nine random letters and digits."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(9))
 
 
 def _plain_name(name: str, offered: Collection[str]) -> str:

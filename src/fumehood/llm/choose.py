@@ -79,7 +79,7 @@ def _named(spec: str, settings: dict[str, Any], keys: Mapping[str, str], ports: 
     if kind == "transformers":
         from .in_process import TransformersModel  # noqa: PLC0415 - for who has a model here
 
-        return TransformersModel(Path(rest).expanduser())
+        return TransformersModel(Path(rest).expanduser(), timeout_seconds=timeout_seconds)
     if kind == "mistral":
         if not keys.get("MISTRAL_API_KEY"):
             raise NoModel("model mistral:… needs MISTRAL_API_KEY in the environment or in the configuration's .env")

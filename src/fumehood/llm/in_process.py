@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import ChatRequestInvalid, ModelRefused
+from ..errors import ChatRequestInvalid, ModelRefused, ModelStalled
 from ..models.files import checked
 from .answers import Answer, Asked
 from .history import as_dicts, mended
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
     from .port import Completion, Message, TextListener, ToolSchema
 
 
-class TransformersModel:
-    """The model in a folder. Raises `ModelFilesUnusable` at once for one that cannot be used."""
+#: No answer of an agent's is longer; a model that repeats itself must come to an end before its context does.
+MOST_TOKENS = 16_384
 
-    def __init__(self, folder: Path) -> None:
+
+class TransformersModel:
+    """The model in a folder. Raises `ModelFilesUnusable` at once for one that cannot be used.
+
+    An answer ends after `most_tokens`, and is given up where for `timeout_seconds` nothing new comes.
+    """
+
+    def __init__(self, folder: Path, *, timeout_seconds: float = 300.0, most_tokens: int = MOST_TOKENS) -> None:
         self._folder = checked(folder).folder
+        self._timeout_seconds, self._most_tokens = timeout_seconds, most_tokens
         self._model: Model | None = None
 
     @property
@@ -43,7 +51,7 @@ class TransformersModel:
         on_text: TextListener | None = None,
     ) -> Completion:
         """See `ChatModel.complete`."""
-        from ..models.asking import Ask  # noqa: PLC0415 - for who has a model here
+        from ..models.asking import Ask, Sampling  # noqa: PLC0415 - for who has a model here
         from ..models.engine import Engine  # noqa: PLC0415 - likewise
 
         offered = [
@@ -53,7 +61,7 @@ class TransformersModel:
         history, notes = mended(messages)
         ask = Ask(
             messages=as_dicts(history, named_results=False), tools=offered, choice=tool_choice if offered else "auto",
-            schema={"type": "object"} if json_object else None,
+            schema={"type": "object"} if json_object else None, sampling=Sampling(max_tokens=self._most_tokens),
         )  # fmt: skip
         with Engine(self._loaded(), at_once=1) as engine:
             # No tools are named: calls are read from tokens here, so none is looked for in the text.
@@ -62,7 +70,9 @@ class TransformersModel:
 
     def _completion(self, engine: Engine, ask: Ask, answer: Answer) -> Completion:
         try:
-            return self._read(engine.answer(ask), answer)
+            return self._read(engine.answer(ask, timeout_seconds=self._timeout_seconds), answer)
+        except TimeoutError as error:
+            raise ModelStalled(f"{self.name}: nothing new came in {self._timeout_seconds:g} seconds") from error
         except ChatRequestInvalid as error:
             raise ModelRefused(f"{self.name}: {error}") from error
 

@@ -65,6 +65,8 @@ class Tokens:
         self.special: int = self._inner.num_special_tokens
         #: How many there are in all.
         self.count: int = self._inner.n_words
+        #: The most bytes that one spells.
+        self.longest: int = max(len(self.spelled(token)) for token in range(self.special, self.count))
 
     def spelled(self, token: int) -> bytes:
         """Return the bytes of a token that is no control token."""
@@ -95,7 +97,7 @@ class Reader:
             name = (self._held + self._decoder.decode(b"", final=True)).strip()
             self._begin("arguments")
             self._calls += 1
-            yield CallBegun(index=self._calls - 1, id=_new_id(), name=name)
+            yield CallBegun(index=self._calls - 1, id=new_call_id(), name=name)
         elif token >= self._tokens.special:
             yield from self._more(self._decoder.decode(self._tokens.spelled(token)))
 
@@ -150,6 +152,7 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def _new_id() -> str:
+def new_call_id() -> str:
+    """Return nine random letters and digits."""
     # Nine letters and digits: older tokenizers take nothing else, and conversations move from server to server.
     return "".join(secrets.choice(_LETTERS) for _ in range(9))

@@ -5,7 +5,6 @@ What the engine cannot do is refused and named; fields that nobody knows are lef
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -174,11 +173,11 @@ def _number(body: Mapping[str, Any], field: str, *, least: float, most: float) -
     value = body.get(field)
     if value is None:
         return None
-    # Python's JSON takes NaN and Infinity, which no comparison catches.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(field, f"{_short(value)} is no number")
+    # Python's JSON takes NaN, which is in no range, and whole numbers that no float can hold.
     if not least <= value <= most:
-        _refuse(field, f"{value} is not from {least} to {most}")
+        _refuse(field, f"{_short(value)} is not from {least} to {most}")
     return float(value)
 
 

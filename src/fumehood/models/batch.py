@@ -20,10 +20,13 @@ _PIECE = 2048
 class Reading:
     """A prompt that is being read."""
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
+    def __init__(self, model: Model, prompt: Prompt, made: Sequence[int] = ()) -> None:
+        """Begin; `made` is what was answered already, where the row is read again."""
         from transformers import DynamicCache  # noqa: PLC0415 - an extra, loaded with the model
 
-        self._model, self._prompt = model, prompt
+        self._model = model
+        self._tokens = [*prompt.tokens, *made]
+        self._pictures = _places(model, prompt)
         self._cache: Any = DynamicCache()
         self._read = 0
 
@@ -31,16 +34,21 @@ class Reading:
         """Read the next piece; return the logits at the prompt's end once it is read, else None."""
         import torch  # noqa: PLC0415 - see above
 
-        tokens, pictures = self._prompt.tokens, self._prompt.pictures
-        # Pictures stand anywhere, and are read with their tokens.
-        end = len(tokens) if pictures else min(self._read + _PIECE, len(tokens))
+        tokens = self._tokens
+        begin, stop, picture = self._pictures[0] if self._pictures else (len(tokens), 0, None)
+        # A picture is read with its tokens, whole and alone: the network lets all that are given at once see one another's
+        # points, behind a mask as wide and as high as the points of all.
+        is_picture = begin == self._read
+        end = stop if is_picture else min(self._read + _PIECE, begin)
+        if is_picture:
+            del self._pictures[0]
         with torch.inference_mode():
             device = self._model.device
             logits = self._model.network(
                 input_ids=torch.tensor([tokens[self._read : end]], device=device),
                 position_ids=torch.arange(self._read, end, device=device)[None],
                 use_cache=True, logits_to_keep=1, **{self._model.cache_field: self._cache},
-                **(self._seen() if pictures else {}),
+                **(self._seen(picture) if is_picture else {}),
             ).logits  # fmt: skip
         self._read = end
         return logits[0, -1] if end == len(tokens) else None
@@ -55,18 +63,30 @@ class Reading:
         """How many tokens were read."""
         return self._read
 
-    def _seen(self) -> dict[str, Any]:
-        """Return the pictures as the network takes them: all in one array, with the size of each."""
+    def _seen(self, picture: Any) -> dict[str, Any]:
+        """Return a picture as the network takes it."""
         import torch  # noqa: PLC0415 - see above
 
-        pictures = [torch.from_numpy(picture) for picture in self._prompt.pictures]
-        sizes = torch.tensor([picture.shape[1:] for picture in pictures])
-        height, width = sizes.max(dim=0).values.tolist()
-        whole = torch.zeros(len(pictures), 3, height, width)
-        for place, picture in enumerate(pictures):
-            whole[place, :, : picture.shape[1], : picture.shape[2]] = picture
         network, device = self._model.network, self._model.device
-        return {"pixel_values": whole.to(device, network.dtype), "image_sizes": sizes.to(device)}
+        return {
+            "pixel_values": torch.from_numpy(picture)[None].to(device, network.dtype),
+            "image_sizes": torch.tensor([picture.shape[1:]], device=device),
+        }
+
+
+def _places(model: Model, prompt: Prompt) -> list[tuple[int, int, Any]]:
+    """Return each picture with the places of its first token and of what follows its last."""
+    if not prompt.pictures:
+        return []
+    config = model.network.config
+    side = config.vision_config.patch_size * config.spatial_merge_size
+    marks = [place for place, token in enumerate(prompt.tokens) if token == config.image_token_id]
+    places = []
+    for picture in prompt.pictures:
+        count = (picture.shape[1] // side) * (picture.shape[2] // side)
+        places.append((marks[0], marks[count - 1] + 1, picture))
+        marks = marks[count:]
+    return places
 
 
 class Batch:

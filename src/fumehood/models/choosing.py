@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelFailed
+from ..errors import ChatRequestInvalid, ModelFailed
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Below it the likeliest token has all the weight that a float can tell.
 _COLD = 1e-5
+_TOO_MUCH = "; max is "
 _NO_NUMBERS = "the network's numbers are none: its weights are damaged, or too large for their type"
 
 
@@ -74,5 +75,11 @@ class Chooser:
             raise self._broke()
         logits.masked_fill_(torch.from_numpy(bits[: len(logits)] == 0), float("-inf"))
 
-    def _broke(self) -> ModelFailed:
-        return ModelFailed(f"the grammar of the answer broke: {self._matcher.get_error()[:300]}")
+    def _broke(self) -> ModelFailed | ChatRequestInvalid:
+        words = " ".join(self._matcher.get_error().split())[:300]
+        # A bound of llguidance's, met only where it comes to that part of the schema.
+        if _TOO_MUCH in words:
+            return ChatRequestInvalid(
+                f"the schema of response_format or of a tool is too large: make it smaller, or its properties required: {words}"
+            )
+        return ModelFailed(f"the grammar of the answer broke: {words}")

@@ -21,7 +21,8 @@ _ARCHITECTURE = "Mistral3ForConditionalGeneration"
 _INDEX, _ONE = "model.safetensors.index.json", "model.safetensors"
 _POINTER = b"version https://git-lfs"
 _JSON_BYTES = 64 << 20
-_HEADER_BYTES = 100 << 20  # as the format's own reader allows
+# The format's own reader allows 100 MiB, which would be gigabytes of Python's objects; a model of this kind has some 100 KB.
+_HEADER_BYTES = 16 << 20
 
 
 class ModelFiles(Record):
@@ -86,6 +87,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _json(path: Path, what: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+    _check_kind(path)
     try:
         with path.open("rb") as file:
             data = file.read(_JSON_BYTES + 1)
@@ -104,6 +106,7 @@ def _json(path: Path, what: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
 
 
 def _check_weights(path: Path) -> None:
+    _check_kind(path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
@@ -122,6 +125,12 @@ def _check_weights(path: Path) -> None:
         raise ModelFilesUnusable(f"{path} is no file of weights, or its head is missing: download it again") from error
     if size != end:
         raise ModelFilesUnusable(f"{path} has {size} bytes of {end}: download it again")
+
+
+def _check_kind(path: Path) -> None:
+    # A pipe would be waited for, and a device has no end.
+    if path.exists() and not path.is_file():
+        raise ModelFilesUnusable(f"{path} is no file: download it again")
 
 
 def _is_pointer(path: Path) -> str:

@@ -41,7 +41,11 @@ class Grammars:
         if ask.choice == "none":
             tools = []
         calls = [self._one(tool) for tool in tools]
-        return self._compiled(_grammar(ask, calls), "response_format")
+        if ask.schema is not None and calls:
+            self._compiled(f"start: {_json(ask.schema)}\n", "response_format")
+        return self._compiled(
+            _grammar(ask, calls), "response_format" if ask.schema is not None and not calls else "tools"
+        )
 
     def _one(self, tool: Mapping[str, Any]) -> str:
         """Return the rule of one tool's call. A schema that cannot be kept leaves any object, unless it is strict."""
@@ -84,4 +88,5 @@ def _grammar(ask: Ask, calls: Sequence[str]) -> str:
 
 
 def _json(schema: Mapping[str, Any]) -> str:
-    return f"%json {json.dumps({**_SPACE, **schema})}"
+    # Ours last: a schema may carry the same field.
+    return f"%json {json.dumps({**schema, **_SPACE})}"

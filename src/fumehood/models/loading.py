@@ -16,6 +16,7 @@ from .files import checked
 from .grammar import Grammars
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
@@ -96,6 +97,9 @@ def _has(tokenizer: MistralTokenizer, name: str) -> bool:
 def _network(files: ModelFiles, device: str) -> Any:
     try:
         import transformers  # noqa: PLC0415 - see above
+
+        if files.is_fp8:
+            import accelerate  # noqa: F401, PLC0415 - transformers reads no weights of 8 bits without it
         from transformers.utils import logging  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(f"models in this process need {error.name}: {_NEEDED}") from error
@@ -106,11 +110,26 @@ def _network(files: ModelFiles, device: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = transformers.Mistral3ForConditionalGeneration.from_pretrained(
-                files.folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False, **more
-            )
-        return network.to(device).eval()
+            network, report = transformers.Mistral3ForConditionalGeneration.from_pretrained(
+                files.folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                # Named here, for a configuration could name a repository, whose code transformers would fetch and run.
+                attn_implementation="sdpa", output_loading_info=True, **more,
+            )  # fmt: skip
+        network = network.to(device).eval()
     # Whatever transformers and torch say of weights that do not fit the configuration, or of a device.
     except Exception as error:
         words = " ".join(str(error).split())[:300]
         raise ModelFilesUnusable(f"{files.folder} cannot be loaded on {device}: {words}") from error
+    _check_whole(files, report)
+    return network
+
+
+def _check_whole(files: ModelFiles, report: Mapping[str, Any]) -> None:
+    """Raise for weights that were not there: transformers makes them up, and goes on."""
+    wrong = [*sorted(map(str, report["missing_keys"])), *sorted(map(str, report["mismatched_keys"]))]
+    if wrong or report["error_msgs"]:
+        named = ", ".join(wrong[:3] or [" ".join(str(report["error_msgs"][0]).split())[:300]])
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ModelFilesUnusable(
+            f"{files.folder} lacks weights, or has them in another shape: {named}{more}: download the model again"
+        )

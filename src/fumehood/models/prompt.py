@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # A small file can claim a picture that fills the memory: these are all of a request's together. Pillow itself warns a little above.
 _MOST_POINTS = 80_000_000
 _MOST_PICTURES = 64
+# One token: the network cannot read a picture of a single one.
+_LEAST_SIDE = 28
 # Pillow knows some fifty formats, one of which (EPS) is a program that it has another program run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
@@ -36,12 +38,21 @@ class Prompt(Record):
     pictures: Sequence[Any] = ()
 
 
-def encoded(tokenizer: MistralTokenizer, ask: Ask) -> Prompt:
-    """Return the prompt of a request. Raises `ChatRequestInvalid`, with the place of the message that is wrong."""
+def encoded(tokenizer: MistralTokenizer, ask: Ask, *, most_bytes: int | None = None) -> Prompt:
+    """Return the prompt of a request. Raises `ChatRequestInvalid`, with the place of the message that is wrong.
+
+    A prompt whose texts have more than `most_bytes` is refused before it is read.
+    """
     from mistral_common.exceptions import MistralCommonException  # noqa: PLC0415 - an extra, loaded with the model
     from mistral_common.protocol.instruct.request import ChatCompletionRequest  # noqa: PLC0415
     from mistral_common.protocol.instruct.tool_calls import Function, Tool  # noqa: PLC0415
 
+    if most_bytes is not None and (size := _size(ask)) > most_bytes:
+        raise ChatRequestInvalid(
+            f"messages and tools have {size} bytes of text, and this model's context holds {most_bytes} at the very most: leave "
+            "messages out, or shorten them",
+            param="messages", code="context_length_exceeded",
+        )  # fmt: skip
     pictures = _Pictures()
     messages = [
         _message(place, message, pictures, last=place == len(ask.messages) - 1)
@@ -62,6 +73,19 @@ def encoded(tokenizer: MistralTokenizer, ask: Ask) -> Prompt:
             f"the messages or tools make no prompt: {_line(error)}", param="messages", code="invalid_messages"
         ) from error
     return Prompt(tokens=done.tokens, pictures=done.images or ())
+
+
+def _size(ask: Ask) -> int:
+    tools = sum(len(tool["description"].encode("utf-8", "replace")) for tool in ask.tools)
+    return tools + sum(map(_bytes, ask.messages))
+
+
+def _bytes(message: Mapping[str, Any]) -> int:
+    """Return how many bytes of text a message has at least."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return sum(len(text.strip().encode("utf-8", "replace")) for text in texts if isinstance(text, str))
 
 
 def _message(place: int, message: Mapping[str, Any], pictures: _Pictures, *, last: bool) -> Any:
@@ -149,6 +173,11 @@ class _Pictures:
             if self._points > _MOST_POINTS:
                 _refuse(
                     where, f"has {picture.width} by {picture.height} points: send at most 80 million in all pictures"
+                )
+            if max(picture.width, picture.height) <= _LEAST_SIDE:
+                _refuse(
+                    where,
+                    f"has {picture.width} by {picture.height} points: send more than {_LEAST_SIDE} in one direction",
                 )
             picture.load()
         except ChatRequestInvalid:
