@@ -152,7 +152,7 @@ def hostile_report() -> Report:
     check = CHECKS[0]
     exchange = Exchange(
         method="POST", path="/chat/completions", request={"a": HOSTILE}, streamed=False, status=200, headers={},
-        body=HOSTILE.encode("utf-8", "replace"), arrivals=((0.1, 5),), seconds=0.2, broken=HOSTILE,
+        body=HOSTILE.encode("utf-8", "replace"), first_byte_seconds=0.1, seconds=0.2, broken=HOSTILE,
     )  # fmt: skip
     failed = Result(check=check, outcome=Outcome.FAIL, seen=HOSTILE, seconds=0.1, exchanges=(exchange,))
     skipped = Result(check=check, outcome=Outcome.SKIPPED, seen=HOSTILE, seconds=0.1, exchanges=())

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -102,12 +103,12 @@ def test_no_bytes_break_the_splitting_of_events(body: bytes) -> None:
     assert all(event.data is not None for event in events(body))
 
 
-def test_a_stream_keeps_its_bytes_and_when_they_came() -> None:
+def test_a_stream_keeps_its_bytes_and_when_the_first_came() -> None:
     with ScriptedServer() as server, Wire(server.url) as wire:
         exchange = wire.post(CHAT, {**REQUEST, "stream": True})
     assert exchange.body.endswith(b"data: [DONE]\n\n")
-    assert sum(size for _when, size in exchange.arrivals) == len(exchange.body)
-    assert [when for when, _size in exchange.arrivals] == sorted(when for when, _size in exchange.arrivals)
+    assert exchange.first_byte_seconds is not None
+    assert 0 < exchange.first_byte_seconds <= exchange.seconds
     assert answer(exchange).way == "streamed"
 
 
@@ -196,7 +197,7 @@ def answered(after: str) -> Exchange:
     """Return a refusal with this Retry-After."""
     return Exchange(
         method="POST", path=CHAT, request={}, streamed=False, status=429, headers={"retry-after": after}, body=b"",
-        arrivals=(), seconds=0.1,
+        first_byte_seconds=None, seconds=0.1,
     )  # fmt: skip
 
 
@@ -261,6 +262,42 @@ def test_a_stream_of_events_without_end_is_read_to_its_limit() -> None:
     found = events(b"data:1\n\n" * (MAX_EVENTS + 5))
     assert len(found) == MAX_EVENTS + 1
     assert "no more are read" in found[-1].problem
+
+
+def test_a_body_in_pieces_of_one_byte_takes_little_memory() -> None:
+    def give() -> None:
+        connection, _address = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            connection.sendall(b"1\r\na\r\n" * 30_000 + b"0\r\n\r\n")
+            while connection.recv(65536):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=give)
+        thread.start()
+        with Wire(f"http://127.0.0.1:{listener.getsockname()[1]}") as wire:
+            tracemalloc.start()
+            try:
+                exchange = wire.post(CHAT, REQUEST)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        thread.join()
+    assert exchange.body == b"a" * 30_000
+    assert peak < 1 << 20
+
+
+def test_no_proxy_is_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer() as proxy, ScriptedServer() as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with Wire(server.url, key="sk-0123456789abcdef") as wire:
+            assert wire.post(CHAT, REQUEST).status == 200
+        assert server.keys == {"Bearer sk-0123456789abcdef"}
+        assert proxy.keys == set()
 
 
 def endless(listener: socket.socket, piece: bytes, pause: float) -> None:
