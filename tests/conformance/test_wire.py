@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from http.server import BaseHTTPRequestHandler
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -329,6 +330,58 @@ def test_an_endless_answer_ends(piece: bytes, pause: float, seconds: float, why:
     assert why in exchange.broken
     with pytest.raises(Failed, match="the answer is cut"):
         answer(exchange)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["silent", "without_an_end"])
+def test_a_server_that_hangs_is_not_asked_on_and_on(head: bytes) -> None:
+    with HangingServer(head, after=2) as server, Wire(server.url, timeout_seconds=0.3) as wire:
+        begun = time.monotonic()
+        results = list(run(wire, MODEL, chosen(["H", "C"])))
+        assert time.monotonic() - begun < 6
+    outcomes = [result.outcome for result in results]
+    assert len(outcomes) > 15
+    assert outcomes[:3] == [Outcome.FAIL] * 3
+    assert set(outcomes[3:]) == {Outcome.SKIPPED}
+    assert "in the 3 checks before: the rest is not asked" in results[-1].seen
+
+
+class HangingServer(QuietServer):
+    """Answers some requests, and then with the beginning of an answer at most, while its `with` lasts."""
+
+    def __init__(self, head: bytes, *, after: int) -> None:
+        ended = self._ended = threading.Event()
+        answered = itertools.count()
+        body = json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_arguments: object) -> None:
+                """Keep the tests' output clean."""
+
+            def do_GET(self) -> None:
+                if next(answered) < after:
+                    send_bytes(self, 200, body, "application/json")
+                    return
+                self.wfile.write(head)
+                self.wfile.flush()
+                ended.wait(30)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.do_GET()
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
 
 
 HOSTILE = [

@@ -45,6 +45,8 @@ class Exchange(Record):
     first_byte_seconds: float | None
     seconds: float
     broken: str = ""
+    #: Whether the time was up before its end.
+    late: bool = False
 
     @property
     def text(self) -> str:
@@ -129,6 +131,7 @@ class _Heard:
         self.body = bytearray()
         self.first_byte_seconds: float | None = None
         self.broken = ""
+        self.late = False
 
 
 class Wire:
@@ -229,6 +232,7 @@ class Wire:
             if not heard.status:
                 message = f"{url}: no answer in {self._timeout_seconds:g} seconds"
                 raise ModelUnreachable(message) from error
+            heard.late = True
             heard.broken = f"not at its end after {self._timeout_seconds:g} seconds"
         except httpx.InvalidURL as error:
             raise ConfigurationError(f"{self.base_url!r} is no base URL: {error}") from error
@@ -242,6 +246,7 @@ class Wire:
             status=heard.status, headers={name: self.without_key(value) for name, value in heard.headers.items()},
             body=self.without_key(heard.body.decode("latin-1")).encode("latin-1"),
             first_byte_seconds=heard.first_byte_seconds, seconds=time.monotonic() - begun, broken=heard.broken,
+            late=heard.late,
         )  # fmt: skip
 
     async def _hear(self, heard: _Heard, method: str, url: str, content: bytes | None, enough: int | None) -> None:
