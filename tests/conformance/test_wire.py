@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fumehood.conformance.check import Failed, Outcome
+from fumehood.conformance.check import Outcome
 from fumehood.conformance.checks import CHECKS, chosen
 from fumehood.conformance.reading import answer
 from fumehood.conformance.running import run
 from fumehood.conformance.talk import CHAT, retry_after
+from fumehood.conformance.verdicts import Failed
 from fumehood.conformance.wire import (
     MAX_ANSWER_BYTES,
     MAX_EVENTS,

@@ -8,8 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .check import Failed, NeedsRealWeights
 from .reading import Answer, quote
+from .verdicts import Failed, NeedsRealWeights
+
+#: A conversation, as the wire has it.
+Messages = list[dict[str, Any]]
 
 #: The card's first test.
 STORY = "Could you write me a story ?"

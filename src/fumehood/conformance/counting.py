@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
-from .check import Skipped
 from .files import model_file
+from .verdicts import Skipped
 
 if TYPE_CHECKING:
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-    from .talk import Messages
+    from .asking import Messages
 
 #: Control tokens of version 13 by their ids; the others of the first thousand have no name.
 _CONTROL = {

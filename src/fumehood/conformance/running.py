@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import ModelRefused, ModelUnreachable
-from .check import Failed, NeedsRealWeights, Outcome, Result, Severity, Skipped
+from .check import Outcome, Result, Severity
 from .reading import quote
 from .talk import Memory, Setup, Talk
+from .verdicts import Failed, NeedsRealWeights, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelUnreachable
 from ..protocol.record import Record
-from .asking import repeat
-from .check import Failed, Skipped
+from .asking import Messages, repeat
 from .counting import counter
 from .reading import Answer, answer, quote
 from .toolbox import Toolbox
+from .verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,6 @@ _MOST_TOKENS, _MOST_TOKENS_OF_NOISE = 400, 100
 #: How long a run waits in all for a server that says 429, and at most at a time.
 _PATIENCE_SECONDS = 300.0
 _ONE_WAIT_SECONDS = 30.0
-
-Messages = list[dict[str, Any]]
 
 
 class Setup(Record):

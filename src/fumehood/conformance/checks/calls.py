@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..asking import STORY, assistant, call_exactly, called, repeat, result, tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity
+from ..check import Family, Severity
 from ..reading import Answer, answer, quote
+from ..verdicts import Failed, NeedsRealWeights
 
 if TYPE_CHECKING:
     from ..talk import Talk

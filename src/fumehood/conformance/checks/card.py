@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 from ..asking import STORY, tools, user
 from ..card import TODAY, ask, needs_a_model, operations, play, system
-from ..check import Failed, Family, Severity, Skipped
+from ..check import Family, Severity
 from ..drawing import equations
 from ..filling import FULL, filled, within
 from ..reading import Answer, answer, quote
+from ..verdicts import Failed, Skipped
 from .exact import exact
 from .identity import declared_context
 
 if TYPE_CHECKING:
+    from ..asking import Messages
     from ..card import Operation, Turn
-    from ..talk import Messages, Talk
+    from ..talk import Talk
 
 CARD = Family("The model card's tests")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..asking import user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..filling import FULL, filled, within
 from ..reading import answer, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
 from .identity import declared_context
 
 if TYPE_CHECKING:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..asking import STORY, assistant, result, tools, user
-from ..check import Failed, Family, Severity, Skipped
+from ..check import Family, Severity
 from ..reading import quote
+from ..verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
+    from ..asking import Messages
     from ..counting import Counter
-    from ..talk import Messages, Talk
+    from ..talk import Talk
 
 EXACT = Family("Prompt, token by token")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..asking import tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..reading import Answer, answer, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
 from ..wire import strict_json
 
 if TYPE_CHECKING:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..asking import assistant, result, tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..drawing import picture
 from ..reading import answer, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
 
 if TYPE_CHECKING:
-    from ..talk import Messages, Talk
+    from ..asking import Messages
+    from ..talk import Talk
 
 PROMPT = Family("Prompt")
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import ModelUnreachable
 from ..asking import STORY, call_exactly, called, repeat, tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..reading import Answer, answer, call_deltas, deltas, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
 from ..wire import Exchange, events
 from .context import MOST_WORDS
 from .errors import says_what
