@@ -127,6 +127,8 @@ def test_options_of_the_other_action_are_refused(words: tuple[str, ...], option:
 def test_only_takes_ids_names_and_letters_and_refuses_others() -> None:
     listed = json.loads(verify("--list", "--json", "--only", "p8", "--only", "one-bos", "--only", "J").stdout)
     assert [check["id"] for check in listed] == ["P2", "P8", "J1", "J2", "J3", "J4"]
+    four = json.loads(verify("--list", "--json", "--only", "c11").stdout)
+    assert [check["id"] for check in four] == ["C11a", "C11b", "C11c", "C11d"]
     answer = verify("--list", "--only", "zork")
     assert answer.returncode == 64
     assert "there is no check 'zork'" in answer.stderr

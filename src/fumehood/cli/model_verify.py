@@ -162,7 +162,7 @@ DESCRIPTION = (
 OPTIONS = (
     Option(name="base-url", metavar="URL", help="The server, up to where /chat/completions begins."),
     Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Of each answer (60; with --long 1800)."),
-    Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, its folder, or hub:OWNER/NAME, for P1 and P11."),
+    Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, its folder, or hub:OWNER/NAME (P1, P11, X1, T3)."),
     Option(name="system-prompt", metavar="FILE", help="The card's system prompt with {name}, {today} and {yesterday}, the model's "
            "folder as the hub has it, or hub:OWNER/NAME to fetch it, for T1 to T6 (a short one of ours)."),
     Option(name="long", help="The long context at the card's full size, 24,004 messages, as far as the context allows."),

@@ -16,6 +16,9 @@ Messages = list[dict[str, Any]]
 
 #: The card's first test.
 STORY = "Could you write me a story ?"
+#: Its fourth and its fifth.
+WEB_SERVER = "How would you develop a web server if you couldn't use JS and your team doesn't like PHP."
+SMALL_TALK = "Who are you ? Who made you and what day is it ?"
 TOOL_NAMES = ("add_number", "multiply_number", "substract_number", "write_a_story", "terminal", "python")
 
 
