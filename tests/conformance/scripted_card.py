@@ -70,7 +70,9 @@ def _equations(results: list[str], faults: Collection[Fault]) -> Output:
         second = "unknown" if Fault.MISREADS_RESULTS in faults else "10"
         return Output(content=f"The results are 12 and {second}.")
     name, one, other, words = steps[len(results)]
-    return Output(content="" if Fault.SAYS_NOTHING_BESIDE_CALLS in faults else words, calls=(_sum(name, one, other),))
+    last = len(results) == len(steps) - 1
+    silent = Fault.SAYS_NOTHING_BESIDE_CALLS in faults or (last and Fault.SAYS_NOTHING_BESIDE_THE_LAST_CALL in faults)
+    return Output(content="" if silent else words, calls=(_sum(name, one, other),))
 
 
 def _sum(name: str, one: str, other: str) -> tuple[str, str]:
@@ -107,6 +109,8 @@ def _web_server(faults: Collection[Fault]) -> Output:
     code = "```python\nfrom flask import Flask\napp = Flask(__name__)\n" + (
         "" if Fault.LEAVES_FENCES_OPEN in faults else "```\n"
     )
+    if Fault.RECOMMENDS_PHP in faults:
+        code += "## PHP\n"
     return Output(
         content=code if Fault.ANSWERS_IN_SHORT in faults else code + "Python, Go, Rust and Ruby all do it well. " * 15
     )

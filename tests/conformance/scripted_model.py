@@ -67,7 +67,8 @@ def rendered(body: dict[str, Any], faults: Collection[Fault]) -> str:
     tools_at = at[-1 if Fault.SHOWS_TOOLS_LATE in faults else 0]
     for number, message in enumerate(messages):
         if number == tools_at:
-            parts.append(f"[AVAILABLE_TOOLS]{json.dumps(body['tools'])}[/AVAILABLE_TOOLS]")
+            offered = json.dumps(body["tools"], sort_keys=Fault.SHOWS_TOOLS_SORTED in faults)
+            parts.append(f"[AVAILABLE_TOOLS]{offered}[/AVAILABLE_TOOLS]")
         if message["role"] == "tool":
             parts.append(f"[TOOL_RESULTS]{results.pop(0)['content']}[/TOOL_RESULTS]")
         else:

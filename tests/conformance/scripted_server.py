@@ -106,7 +106,9 @@ class ScriptedServer:
         self._exact = exact
         self._late_errors = late_errors
         self._thinks = thinks
-        self._shows = shows or bool({Fault.SHOWS_TOOLS_LATE, Fault.SHOWS_RESULTS_SWAPPED} & frozenset(faults))
+        self._shows = shows or bool(
+            {Fault.SHOWS_TOOLS_LATE, Fault.SHOWS_TOOLS_SORTED, Fault.SHOWS_RESULTS_SWAPPED} & frozenset(faults)
+        )
         self._context = context
         if {Fault.REFUSES_WITHOUT_A_TIME, Fault.FAILS_WHEN_BUSY} & frozenset(faults):
             at_most_each_second = 8
@@ -204,6 +206,8 @@ class ScriptedServer:
         length = self._length(body)
         if length > 4096 and Fault.CUTS_CONTEXT in self.faults:
             length = 4096
+        if length > 6000 and Fault.CUTS_A_FEW_TOKENS in self.faults:
+            length = 6001
         if length > self._context:
             raise Refused(400, f"the prompt has {length} tokens, the context {self._context}")
         limit = body.get("max_tokens", 1000)
@@ -220,12 +224,20 @@ class ScriptedServer:
         self._spoil(spoken, stream=stream, offered=bool(body.get("tools")))
         if stream:
             wanted = self._mistral or (body.get("stream_options") or {}).get("include_usage")
+            usage["completion_tokens"] *= self._times_counted()
             self._stream(handler, spoken, usage if wanted else None)
         else:
             send(handler, 200, self._whole(spoken, usage))
 
+    def _times_counted(self) -> int:
+        return (
+            0
+            if Fault.COUNTS_NO_STREAMED_ANSWER in self.faults
+            else 1 + (Fault.COUNTS_STREAMED_ANSWERS_TWICE in self.faults)
+        )
+
     def _length(self, body: dict[str, Any]) -> int:
-        exact = self._exact or {Fault.COMPACTS_TOOLS, Fault.CUTS_WORDS_OTHERWISE} & self.faults
+        exact = self._exact or {Fault.CUTS_A_FEW_TOKENS, Fault.COMPACTS_TOOLS, Fault.CUTS_WORDS_OTHERWISE} & self.faults
         return exact_length(body, self.faults) if exact else prompt_length(body, self.faults)
 
     def _counted(self, length: int, raw: bytes) -> int:
@@ -310,7 +322,8 @@ class ScriptedServer:
             spoken.reason = "length"
         if Fault.STOPS_FOR_CALLS in self.faults:
             spoken.reason = "stop"
-        if Fault.DROPS_CONTENT_BESIDE_CALLS in self.faults and calls and not stream:
+        dropping = Fault.DROPS_CONTENT_BESIDE_CALLS_BOTH_WAYS if stream else Fault.DROPS_CONTENT_BESIDE_CALLS
+        if calls and self.faults & {dropping, Fault.DROPS_CONTENT_BESIDE_CALLS_BOTH_WAYS}:
             spoken.content = ""
         if Fault.EMPTY_ARGUMENTS in self.faults:
             spoken.calls = [(name, "" if arguments == "{}" else arguments) for name, arguments in calls]

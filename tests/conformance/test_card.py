@@ -18,7 +18,7 @@ import pytest
 
 from fumehood.conformance.asking import user
 from fumehood.conformance.card import system
-from fumehood.conformance.check import Failed, Outcome, Skipped
+from fumehood.conformance.check import Outcome
 from fumehood.conformance.checks import chosen
 from fumehood.conformance.counting import counter
 from fumehood.conformance.drawing import equations, picture
@@ -27,6 +27,7 @@ from fumehood.conformance.reading import Call
 from fumehood.conformance.running import run
 from fumehood.conformance.talk import Memory, Setup, Talk
 from fumehood.conformance.toolbox import Toolbox
+from fumehood.conformance.verdicts import Failed, Skipped
 from fumehood.conformance.wire import Wire
 from fumehood.engine import Engine
 from fumehood.errors import InvalidRequest

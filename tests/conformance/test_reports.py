@@ -82,9 +82,53 @@ def test_json_junit_and_the_page_tell_the_same(tmp_path: Path) -> None:
     assert text.index("What failed") < text.index('<a href="#P3">P3 eos-after-answers</a>') < text.index('id="P2"')
 
 
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_asked(option: str, tmp_path: Path) -> None:
+    server = ScriptedServer()
+    answer = before(server, "--json", option, str(tmp_path / "no" / "a.xml"))
+    assert answer.returncode == 64
+    assert "cannot be written: No such file or directory" in answer.stderr
+    assert server.keys == set(), "nothing was asked"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_what_was_found_is_printed_though_a_report_is_lost() -> None:
+    answer = before(ScriptedServer(), "--json", "--junit", "/dev/full", "--only", "D3")
+    assert answer.returncode == 64
+    assert json.loads(answer.stdout)["outcomes"]["pass"] == 1
+    assert "No space left" in answer.stderr
+
+
+def test_a_report_takes_the_place_of_the_one_before_and_stays_where_there_is_no_new_one(tmp_path: Path) -> None:
+    report = tmp_path / "a.xml"
+    report.write_text("old")
+    verify("--base-url", "http://127.0.0.1:1/v1", "--model", "a", "--junit", str(report))
+    assert report.read_text() == "old"
+    before(ScriptedServer(), "--junit", str(report), "--only", "D3")
+    assert ET.parse(report).getroot().get("tests") == "1"
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "action"),
+    [
+        (("verify", "--engine", "vllm", "--base-url", "a"), "--engine", "serve"),
+        (("verify", "--list", "--port", "8000"), "--port", "serve"),
+        (("verify", "--list", "--print"), "--print", "serve"),
+        (("serve", "--engine", "vllm", "--model", "a", "--print", "--list"), "--list", "verify"),
+        (("serve", "--engine", "vllm", "--model", "a", "--print", "--only", "C1"), "--only", "verify"),
+    ],
+)
+def test_options_of_the_other_action_are_refused(words: tuple[str, ...], option: str, action: str) -> None:
+    answer = subprocess.run([FUMEHOOD, "model", *words], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert f"{option} is an option of `fumehood model {action}`" in answer.stderr
+
+
 def test_only_takes_ids_names_and_letters_and_refuses_others() -> None:
     listed = json.loads(verify("--list", "--json", "--only", "p8", "--only", "one-bos", "--only", "J").stdout)
     assert [check["id"] for check in listed] == ["P2", "P8", "J1", "J2", "J3", "J4"]
+    four = json.loads(verify("--list", "--json", "--only", "c11").stdout)
+    assert [check["id"] for check in four] == ["C11a", "C11b", "C11c", "C11d"]
     answer = verify("--list", "--only", "zork")
     assert answer.returncode == 64
     assert "there is no check 'zork'" in answer.stderr
@@ -152,7 +196,7 @@ def hostile_report() -> Report:
     check = CHECKS[0]
     exchange = Exchange(
         method="POST", path="/chat/completions", request={"a": HOSTILE}, streamed=False, status=200, headers={},
-        body=HOSTILE.encode("utf-8", "replace"), arrivals=((0.1, 5),), seconds=0.2, broken=HOSTILE,
+        body=HOSTILE.encode("utf-8", "replace"), first_byte_seconds=0.1, seconds=0.2, broken=HOSTILE,
     )  # fmt: skip
     failed = Result(check=check, outcome=Outcome.FAIL, seen=HOSTILE, seconds=0.1, exchanges=(exchange,))
     skipped = Result(check=check, outcome=Outcome.SKIPPED, seen=HOSTILE, seconds=0.1, exchanges=())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fumehood.conformance.asking import STORY, tools, user
+from fumehood.conformance.asking import SMALL_TALK, STORY, WEB_SERVER, tools, user
 from fumehood.conformance.check import Outcome, Result
 from fumehood.conformance.checks import CHECKS, chosen
 from fumehood.conformance.counting import counter
@@ -33,6 +33,7 @@ SWITCHES = [
     ("P4", Fault.DROPS_TOOLS, "cost 0 tokens in the first turn"),
     ("P4", Fault.DROPS_TOOLS_LATER, "and 0 in the second"),
     ("P4", Fault.SHOWS_TOOLS_LATE, "do not stand before the first question"),
+    ("P4", Fault.SHOWS_TOOLS_SORTED, "keys in that order"),
     ("P6", Fault.SHOWS_RESULTS_SWAPPED, "the second call's result stands first"),
     ("P5", Fault.DROPS_TOOL_RESULTS, "words in the result cost 0"),
     ("P5", Fault.DROPS_ARGUMENTS, "words in the argument cost 0"),
@@ -52,6 +53,7 @@ SWITCHES = [
     ("C3", Fault.STOPS_FOR_CALLS, "with a call the reason is 'stop'"),
     ("C3", Fault.SAYS_LENGTH_ALWAYS, "the reason is length after"),
     ("C4", Fault.DROPS_CONTENT_BESIDE_CALLS, "streamed"),
+    ("C4", Fault.DROPS_CONTENT_BESIDE_CALLS_BOTH_WAYS, "though the answer cost 6 tokens more"),
     ("C5", Fault.REPEATS_IDS, "the same id"),
     ("C5", Fault.OMITS_IDS, "ids are '[null"),
     ("C5", Fault.REFUSES_ITS_IDS, "refuses its own ids"),
@@ -93,16 +95,19 @@ SWITCHES = [
     ("S4", Fault.WRONG_CONTENT_TYPE, "text/plain"),
     ("S4", Fault.HANGS_UP, "the connection ended"),
     ("S5", Fault.OMITS_USAGE_IN_STREAMS, "no event has a usage"),
+    ("S5", Fault.COUNTS_NO_STREAMED_ANSWER, "with completion_tokens"),
+    ("S5", Fault.COUNTS_STREAMED_ANSWERS_TWICE, "the stream counts 10 completion tokens"),
     ("S6", Fault.CUTS_CHARACTERS, "in halves"),
     ("S6", Fault.CUTS_CHARACTERS_OF_EVENTS, "is not UTF-8"),
     ("S7", Fault.ENDS_STREAMS_IN_SILENCE, "[DONE]"),
     ("S7", Fault.WRITES_STREAMED_ERRORS_AS_TEXT, "an unknown role is answered with 200"),
-    ("S8", Fault.KEEPS_WORKING, "nothing is answered"),
+    ("S8", Fault.KEEPS_WORKING, "after 4 clients hung up nothing is answered"),
     ("J1", Fault.FENCES_JSON, "is no JSON"),
     ("J2", Fault.IGNORES_SCHEMAS, "breaks the schema"),
     ("J3", Fault.FAILS_ON_JSON_BESIDE_TOOLS, "answered 500"),
     ("J4", Fault.CALLS_IN_JSON, "[TOOL_CALLS] in"),
     ("X1", Fault.CUTS_CONTEXT, "6000 words was counted as 4096 tokens"),
+    ("X1", Fault.CUTS_A_FEW_TOKENS, "was counted as 6001 tokens, and not 60"),
     ("X2", Fault.FORGETS_THE_BEGINNING, "400 more messages"),
     ("X3", Fault.HANGS_UP_ON_LARGE_MAX_TOKENS, "not a byte follows"),
     ("X3", Fault.FAILS_ON_LARGE_MAX_TOKENS, "answered 500"),
@@ -122,8 +127,9 @@ SWITCHES = [
     ("T2", Fault.GUESSES_RESULTS, "add_number(6, 6) is asked for before multiply_number(2, 3) is known"),
     ("T2", Fault.LEAVES_AN_EQUATION_OUT, "never computed: add_number(2, 8)"),
     ("T2", Fault.MISREADS_RESULTS, "does not name 12 and 10"),
-    ("T2", Fault.SAYS_NOTHING_BESIDE_CALLS, "beside none of the calls"),
-    ("T2", Fault.DROPS_CONTENT_BESIDE_CALLS, "whole: beside none of the calls"),
+    ("T2", Fault.SAYS_NOTHING_BESIDE_CALLS, "beside the call of answer 1 no word is said"),
+    ("T2", Fault.DROPS_CONTENT_BESIDE_CALLS, "whole: beside the call of answer 1"),
+    ("T2", Fault.SAYS_NOTHING_BESIDE_THE_LAST_CALL, "beside the call of answer 5"),
     ("T2", Fault.IGNORES_IMAGES, "costs 0 tokens and not 310"),
     ("T3", Fault.FORGETS_THE_BEGINNING, "does not name Dr. Strange"),
     ("T3", Fault.CUTS_CONTEXT, "are counted as 4096 tokens"),
@@ -132,6 +138,7 @@ SWITCHES = [
     ("T3", Fault.WRITES_NO_CODE, "holds no block of Python"),
     ("T4", Fault.CALLS_FOR_TALK, '"terminal"'),
     ("T4", Fault.LEAVES_FENCES_OPEN, "a fence of code is never closed"),
+    ("T4", Fault.RECOMMENDS_PHP, "PHP is recommended"),
     ("T4", Fault.ANSWERS_IN_SHORT, "over 500 are expected"),
     ("T5", Fault.DROPS_SYSTEM_PROMPTS, "the date, 2031-03-14, is not in the answer"),
     ("T5", Fault.FORGETS_ITS_NAME, "its name, Devstral, is not in the answer"),
@@ -232,6 +239,9 @@ def test_the_prompts_of_the_oracle_have_the_measured_lengths() -> None:
     # By mistral-common 1.13.1; 24,003 messages for want of the system prompt.
     counts = counter(None)
     assert [counts.prompt([user("a")]), counts.prompt([user(STORY)], tools())] == [4, 511]
+    # The card's first, fourth and fifth test have 1063, 1077 and 1069, with its tools and its own system prompt.
+    first, fourth, fifth = (counts.prompt([user(each)], tools()) for each in (STORY, WEB_SERVER, SMALL_TALK))
+    assert (fourth - first, fifth - first) == (1077 - 1063, 1069 - 1063)
     question = user("Tell me who is the most powerful being in the universe.")
     assert counts.prompt([*filled(*FULL), question]) == 250_044
     assert len(filled(*FULL)) == 24_002

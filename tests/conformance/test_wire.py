@@ -7,18 +7,21 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler
+from typing import Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fumehood.conformance.check import Failed, Outcome
+from fumehood.conformance.check import Outcome
 from fumehood.conformance.checks import CHECKS, chosen
 from fumehood.conformance.readiness import lacks
 from fumehood.conformance.reading import answer
 from fumehood.conformance.running import run
 from fumehood.conformance.talk import CHAT, retry_after
+from fumehood.conformance.verdicts import Failed
 from fumehood.conformance.wire import (
     MAX_ANSWER_BYTES,
     MAX_EVENTS,
@@ -103,12 +106,12 @@ def test_no_bytes_break_the_splitting_of_events(body: bytes) -> None:
     assert all(event.data is not None for event in events(body))
 
 
-def test_a_stream_keeps_its_bytes_and_when_they_came() -> None:
+def test_a_stream_keeps_its_bytes_and_when_the_first_came() -> None:
     with ScriptedServer() as server, Wire(server.url) as wire:
         exchange = wire.post(CHAT, {**REQUEST, "stream": True})
     assert exchange.body.endswith(b"data: [DONE]\n\n")
-    assert sum(size for _when, size in exchange.arrivals) == len(exchange.body)
-    assert [when for when, _size in exchange.arrivals] == sorted(when for when, _size in exchange.arrivals)
+    assert exchange.first_byte_seconds is not None
+    assert 0 < exchange.first_byte_seconds <= exchange.seconds
     assert answer(exchange).way == "streamed"
 
 
@@ -197,7 +200,7 @@ def answered(after: str) -> Exchange:
     """Return a refusal with this Retry-After."""
     return Exchange(
         method="POST", path=CHAT, request={}, streamed=False, status=429, headers={"retry-after": after}, body=b"",
-        arrivals=(), seconds=0.1,
+        first_byte_seconds=None, seconds=0.1,
     )  # fmt: skip
 
 
@@ -264,6 +267,42 @@ def test_a_stream_of_events_without_end_is_read_to_its_limit() -> None:
     assert "no more are read" in found[-1].problem
 
 
+def test_a_body_in_pieces_of_one_byte_takes_little_memory() -> None:
+    def give() -> None:
+        connection, _address = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            connection.sendall(b"1\r\na\r\n" * 30_000 + b"0\r\n\r\n")
+            while connection.recv(65536):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=give)
+        thread.start()
+        with Wire(f"http://127.0.0.1:{listener.getsockname()[1]}") as wire:
+            tracemalloc.start()
+            try:
+                exchange = wire.post(CHAT, REQUEST)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        thread.join()
+    assert exchange.body == b"a" * 30_000
+    assert peak < 1 << 20
+
+
+def test_no_proxy_is_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer() as proxy, ScriptedServer() as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with Wire(server.url, key="sk-0123456789abcdef") as wire:
+            assert wire.post(CHAT, REQUEST).status == 200
+        assert server.keys == {"Bearer sk-0123456789abcdef"}
+        assert proxy.keys == set()
+
+
 def endless(listener: socket.socket, piece: bytes, pause: float) -> None:
     """Answer one request without end."""
     connection, _address = listener.accept()
@@ -293,6 +332,58 @@ def test_an_endless_answer_ends(piece: bytes, pause: float, seconds: float, why:
     assert why in exchange.broken
     with pytest.raises(Failed, match="the answer is cut"):
         answer(exchange)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["silent", "without_an_end"])
+def test_a_server_that_hangs_is_not_asked_on_and_on(head: bytes) -> None:
+    with HangingServer(head, after=2) as server, Wire(server.url, timeout_seconds=0.3) as wire:
+        begun = time.monotonic()
+        results = list(run(wire, MODEL, chosen(["H", "C"])))
+        assert time.monotonic() - begun < 6
+    outcomes = [result.outcome for result in results]
+    assert len(outcomes) > 15
+    assert outcomes[:3] == [Outcome.FAIL] * 3
+    assert set(outcomes[3:]) == {Outcome.SKIPPED}
+    assert "in the 3 checks before: the rest is not asked" in results[-1].seen
+
+
+class HangingServer(QuietServer):
+    """Answers some requests, and then with the beginning of an answer at most, while its `with` lasts."""
+
+    def __init__(self, head: bytes, *, after: int) -> None:
+        ended = self._ended = threading.Event()
+        answered = itertools.count()
+        body = json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_arguments: object) -> None:
+                """Keep the tests' output clean."""
+
+            def do_GET(self) -> None:
+                if next(answered) < after:
+                    send_bytes(self, 200, body, "application/json")
+                    return
+                self.wfile.write(head)
+                self.wfile.flush()
+                ended.wait(30)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.do_GET()
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
 
 
 HOSTILE = [

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import itertools
+import socket
+import threading
 import time
+import tracemalloc
+import zlib
 from email.utils import formatdate
 from typing import Any
 
@@ -94,6 +99,41 @@ def test_a_stream_that_falls_silent_is_given_up(kind: str) -> None:
         ask(kind, server, streamed=True, seconds=0.3)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;"],
+    ids=["head", "chunks_line"],
+)
+def test_bytes_that_are_no_part_of_an_answer_do_not_keep_it_open(head: bytes) -> None:
+    def drip() -> None:
+        connection, _address = listener.accept()
+        with connection:
+            connection.recv(65536)
+            try:
+                for byte in itertools.chain(head, itertools.repeat(ord("a"), 200)):
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.02)
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        begun = time.monotonic()
+        with pytest.raises(ModelUnreachable, match=r"did not answer in 0\.5 seconds"):
+            OpenAICompatible("m", base_url=url, timeout_seconds=0.5).complete(QUESTION)
+        assert time.monotonic() - begun < 3
+        thread.join()
+
+
+def test_a_listener_that_takes_its_time_ends_no_answer() -> None:
+    reply = Reply(body=stream(piece(content="a"), piece(content="b"), piece("stop")), kind=EVENTS)
+    with QuirkyServer(reply) as server:
+        model = OpenAICompatible("m", base_url=f"{server.url}/v1", timeout_seconds=0.3)
+        assert model.complete(QUESTION, on_text=lambda _piece: time.sleep(0.5)).text == "ab"
+
+
 def test_a_whole_answer_that_drips_blanks_is_given_up(kind: str) -> None:
     with QuirkyServer(Reply(drip=b" ")) as server, pytest.raises(ModelUnreachable, match="did not answer"):
         ask(kind, server, seconds=0.5)
@@ -155,14 +195,55 @@ def test_an_answer_that_comes_compressed_is_read(kind: str) -> None:
         ask(kind, server)
 
 
-def test_a_redirection_that_keeps_the_question_is_followed(kind: str) -> None:
+def test_a_bomb_of_two_layers_is_not_unpacked(kind: str) -> None:
+    layers = (("content-encoding", "gzip, gzip"),)
+    with (
+        QuirkyServer(Reply(body=gzip.compress(OK.body), headers=layers)) as server,
+        pytest.raises(ModelMisbehaved, match="compressed by 'gzip, gzip', though a plain one was asked for"),
+    ):
+        ask(kind, server)
+
+
+def test_a_bomb_of_one_layer_takes_little_memory(kind: str) -> None:
+    packer = zlib.compressobj(wbits=31)
+    blanks = b" " * (1 << 20)
+    bomb = b"".join([*(packer.compress(blanks) for _time in range(80)), packer.flush()])
+    with QuirkyServer(Reply(body=bomb, headers=(("content-encoding", "gzip"),))) as server:
+        tracemalloc.start()
+        try:
+            with pytest.raises(ModelMisbehaved, match="more than 64 MiB"):
+                ask(kind, server)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_what_is_compressed_is_read_in_pieces_and_to_its_end(kind: str) -> None:
+    body = whole({"content": "ab" * 500_000})
+    with QuirkyServer(Reply(body=gzip.compress(body), headers=(("content-encoding", "gzip"),))) as server:
+        assert ask(kind, server)[0].text == "ab" * 500_000
+    short = Reply(body=gzip.compress(body)[:-20], headers=(("content-encoding", "gzip"),))
+    with QuirkyServer(short) as server, pytest.raises(ModelUnreachable, match="no end"):
+        ask(kind, server)
+
+
+def test_a_redirection_that_keeps_the_question_is_followed_on_the_same_server(kind: str) -> None:
+    with QuirkyServer(Reply(status=307, headers=(("location", "/v2/chat/completions"),)), OK) as server:
+        assert ask(kind, server)[0].text == "ok"
+    assert len(server.requests) == 2
+    assert server.requests[0] == server.requests[1]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirection_leads_a_conversation_to_another_server(kind: str, status: int) -> None:
     with QuirkyServer(OK) as second:
         path = f"{second.url}/v1/chat/completions"
-        with QuirkyServer(Reply(status=307, headers=(("location", path),))) as first:
-            assert ask(kind, first)[0].text == "ok"
-    assert second.requests == first.requests
-    # The key is for the server that was named.
-    assert (first.keys, second.keys) == (["Bearer k" if kind == "mistral" else "Bearer none"], [""])
+        with (
+            QuirkyServer(Reply(status=status, headers=(("location", path),))) as first,
+            pytest.raises(ModelRefused, match=f"answered {status} and points to {path}, to which nothing was sent"),
+        ):
+            ask(kind, first)
+    assert second.requests == []
 
 
 def test_a_redirection_without_an_end_is_said(kind: str) -> None:

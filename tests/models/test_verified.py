@@ -20,12 +20,15 @@ SCRIPTS = {
     "noise": [],
     "a_parrot_that_calls": call("terminal", command="ls -l"),
 }
+#: What each passes among others: noise is held to a schema by the grammar alone.
+PASSES = {"noise": {"J2"}, "a_parrot_that_calls": {"C8"}}
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
-def test_our_own_engine_fails_no_check_of_ours(script: list[str], parrot: MakeParrot, noise_folder: Path) -> None:
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_our_own_engine_fails_no_check_of_ours(name: str, parrot: MakeParrot, noise_folder: Path) -> None:
     from fumehood.models.loading import load
 
+    script = SCRIPTS[name]
     folder = parrot(*script, then=("A long time ago, far away",)) if script else noise_folder
     with serving(load(folder, context=4096)) as client:
         done = subprocess.run(
@@ -35,4 +38,6 @@ def test_our_own_engine_fails_no_check_of_ours(script: list[str], parrot: MakePa
     results = json.loads(done.stdout)
     failed = {each["id"]: each["seen"] for each in results["checks"] if each["outcome"] == "fail"}
     assert (failed, done.returncode) == ({}, 0), done.stderr
-    assert results["outcomes"]["pass"] > 30
+    passed = {each["id"] for each in results["checks"] if each["outcome"] == "pass"}
+    assert len(passed) > 30
+    assert PASSES[name] <= passed, {each["id"]: each["seen"] for each in results["checks"]}

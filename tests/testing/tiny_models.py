@@ -14,17 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_CONTROL = {
-    0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 5: "[AVAILABLE_TOOLS]", 6: "[/AVAILABLE_TOOLS]",
-    7: "[TOOL_RESULTS]", 8: "[/TOOL_RESULTS]", 9: "[TOOL_CALLS]", 10: "[IMG]", 11: "<pad>", 12: "[IMG_BREAK]", 13: "[IMG_END]",
-    14: "[PREFIX]", 15: "[MIDDLE]", 16: "[SUFFIX]", 17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]", 19: "[TOOL_CONTENT]",
-    32: "[ARGS]", 33: "[CALL_ID]", 34: "[THINK]", 35: "[/THINK]",
-}  # fmt: skip
+from fumehood.conformance.counting import CONTROL_TOKENS
+
 #: How many words and control tokens: enough for every byte, English words and the corners of JSON; and as the real model has.
 Sizes = tuple[int, int]
 SMALL: Sizes = (20_000, 64)
 FULL: Sizes = (130_072, 1000)
-_IDS = {name: number for number, name in _CONTROL.items()}
+_IDS = {name: number for number, name in CONTROL_TOKENS.items()}
 #: The end of an answer.
 END = "</s>"
 Script = Sequence[str]
@@ -147,7 +143,7 @@ def _tokenizer(sizes: Sizes) -> dict[str, Any]:
         "default_num_special_tokens": special,
     }  # fmt: skip
     value["special_tokens"] = [
-        {"rank": rank, "token_str": _CONTROL.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
+        {"rank": rank, "token_str": CONTROL_TOKENS.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
         for rank in range(special)
     ]
     value["image"] = {"image_patch_size": 14, "max_image_size": 1540, "spatial_merge_size": 2}

@@ -52,9 +52,13 @@ class Command(Record):
 
 
 class Arguments:
-    """What was given, by the option's name with underscores, or the positional's metavar in lower case."""
+    """What was given, by the option's name with underscores, or the positional's metavar in lower case.
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    `given` has the names of the options that stood there, also where they say what is usual.
+    """
+
+    def __init__(self, values: dict[str, Any], given: frozenset[str]) -> None:
+        self.given = given
         self._values = values
 
     def __getattr__(self, name: str) -> Any:
@@ -94,6 +98,7 @@ def parse(command: Command, words: Sequence[str]) -> Arguments | None:
         _key(option.name): ([] if option.many else option.default if option.metavar else False) for option in options
     }
     plain: list[str] = []
+    given = set()
     pending = list(words)
     while pending:
         word = pending.pop(0)
@@ -107,14 +112,15 @@ def parse(command: Command, words: Sequence[str]) -> Arguments | None:
                 plain += pending[1:] if pending[:1] == ["--"] else pending
                 break
             continue
-        _take(command, options, values, word, pending)
+        given.add(_take(command, options, values, word, pending))
     if values["help"]:
         return None
     _place(command, values, plain)
-    return Arguments(values)
+    return Arguments(values, frozenset(given))
 
 
-def _take(command: Command, options: tuple[Option, ...], values: dict[str, Any], word: str, pending: list[str]) -> None:
+def _take(command: Command, options: tuple[Option, ...], values: dict[str, Any], word: str, pending: list[str]) -> str:
+    """Take an option, and its value; return its name."""
     if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
         option = next((each for each in options if each.name == name), None)
@@ -130,7 +136,7 @@ def _take(command: Command, options: tuple[Option, ...], values: dict[str, Any],
         if attached is not None:
             raise UsageError(f"--{option.name} takes no value, not {attached!r}")
         values[key] = True
-        return
+        return option.name
     if attached is None:
         if not pending:
             raise UsageError(f"--{option.name} needs a value: {option.metavar}")
@@ -140,6 +146,7 @@ def _take(command: Command, options: tuple[Option, ...], values: dict[str, Any],
     except ValueError as error:
         raise UsageError(f"--{option.name} {attached!r}: {error}") from error
     values[key] = [*values[key], converted] if option.many else converted
+    return option.name
 
 
 def _place(command: Command, values: dict[str, Any], plain: list[str]) -> None:

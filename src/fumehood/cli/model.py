@@ -6,6 +6,7 @@ from . import model_serve, model_verify
 from .arguments import Arguments, Command, Option, UsageError
 
 _ACTIONS = {"serve": model_serve.serve, "verify": model_verify.verify}
+_OPTIONS = {"serve": model_serve.OPTIONS, "verify": model_verify.OPTIONS}
 
 
 def model(arguments: Arguments) -> int:
@@ -14,7 +15,20 @@ def model(arguments: Arguments) -> int:
     if action is None:
         given = f", not {arguments.action!r}" if arguments.action else ""
         raise UsageError(f"say what to do: fumehood model {' or '.join(_ACTIONS)}{given}")
+    _refuse_the_others(arguments)
     return action(arguments)
+
+
+def _refuse_the_others(arguments: Arguments) -> None:
+    """Raise `UsageError` for an option of another action: what it was to do would not be done."""
+    own = {option.name for option in _OPTIONS[arguments.action]}
+    for action, options in _OPTIONS.items():
+        for option in options:
+            if option.name in arguments.given - own:
+                raise UsageError(
+                    f"--{option.name} is an option of `fumehood model {action}`, and not of `fumehood model {arguments.action}`: "
+                    "leave it out"
+                )
 
 
 COMMAND = Command(

@@ -28,6 +28,7 @@ from .terminal import note, printable, wants_colour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TextIO
 
     from ..conformance.check import Check, Result
     from ..protocol.executor import Executor
@@ -46,16 +47,18 @@ def verify(arguments: Arguments) -> int:
         raise UsageError(
             "say which server and model: fumehood model verify --base-url http://127.0.0.1:8000/v1 --model NAME"
         )
-    report = verified(arguments, arguments.base_url, arguments.model, checks, None if arguments.json else _print)
-    if arguments.junit:
-        _write(arguments.junit, as_junit(report))
-    if arguments.html:
-        _write(arguments.html, page(report))
-    if arguments.json:
-        print(json.dumps(as_json(report), indent=2))
-    else:
-        told = ", ".join(f"{number} {outcome}" for outcome, number in counts(report.results).items() if number)
-        print(f"\n{told}, in {report.seconds:.1f} seconds")
+    with ExitStack() as stack:
+        # Opened before anything is asked: who cannot keep a report learns it now and not after the run.
+        junit, html = (_opened(stack, name) for name in (arguments.junit, arguments.html))
+        say = None if arguments.json else _print
+        report = verified(arguments, arguments.base_url, arguments.model, checks, say)
+        if arguments.json:
+            print(json.dumps(as_json(report), indent=2), flush=True)
+        else:
+            told = ", ".join(f"{number} {outcome}" for outcome, number in counts(report.results).items() if number)
+            print(f"\n{told}, in {report.seconds:.1f} seconds", flush=True)
+        _write(junit, as_junit, report)
+        _write(html, page, report)
     return exit_code(report.results)
 
 
@@ -127,12 +130,31 @@ def _list(checks: Sequence[Check], *, as_value: bool) -> int:
     return 0
 
 
-def _write(name: str, text: str) -> None:
+def _opened(stack: ExitStack, name: str | None) -> TextIO | None:
+    if not name:
+        return None
     try:
-        Path(name).write_text(text, encoding="utf-8")
+        # To be added to: what is there stays until there is a report in its place.
+        return stack.enter_context(open(name, "a", encoding="utf-8"))
     except OSError as error:
-        raise InvalidRequest(f"{name!r} cannot be written: {error.strerror}") from error
-    note(printable(f"fumehood: written to {name}"))
+        raise _unwritable(name, error) from error
+
+
+def _write(file: TextIO | None, form: Callable[[Report], str], report: Report) -> None:
+    if file is None:
+        return
+    try:
+        with file:
+            if Path(file.name).is_file():  # devices and pipes have nothing to cut
+                file.truncate(0)
+            file.write(form(report))
+    except OSError as error:
+        raise _unwritable(file.name, error) from error
+    note(printable(f"fumehood: written to {file.name}"))
+
+
+def _unwritable(name: str, error: OSError) -> InvalidRequest:
+    return InvalidRequest(f"{name!r} cannot be written: {error.strerror}; name a file in a folder where you may write")
 
 
 DESCRIPTION = (
@@ -146,7 +168,7 @@ DESCRIPTION = (
 OPTIONS = (
     Option(name="base-url", metavar="URL", help="The server, up to where /chat/completions begins."),
     Option(name="timeout", short="t", metavar="SECONDS", convert=seconds, help="Of each answer (60; with --long 1800)."),
-    Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, its folder, or hub:OWNER/NAME, for P1 and P11."),
+    Option(name="tokenizer", metavar="FILE", help="The model's own tekken.json, its folder, or hub:OWNER/NAME (P1, P11, X1, T3)."),
     Option(name="system-prompt", metavar="FILE", help="The card's system prompt with {name}, {today} and {yesterday}, the model's "
            "folder as the hub has it, or hub:OWNER/NAME to fetch it, for T1 to T6 (a short one of ours)."),
     Option(name="long", help="The long context at the card's full size, 24,004 messages, as far as the context allows."),

@@ -17,6 +17,7 @@ import httpx
 
 from .. import errors
 from ..errors import ConfigurationError, InvalidRequest, ServerMisbehaved, ServerRefused, ServerUnreachable
+from ..protocol.loopback import leads_here
 from .events import Decoder, as_json
 from .portal import Portal
 
@@ -147,7 +148,7 @@ class Transport:
             headers["authorization"] = f"Bearer {self._key}"
         try:
             client = httpx.AsyncClient(
-                base_url=self.url, headers=headers, timeout=timeout, trust_env=not _is_loopback(self.url),
+                base_url=self.url, headers=headers, timeout=timeout, trust_env=not leads_here(self.url),
                 limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_SECONDS),
             )  # fmt: skip
         except httpx.InvalidURL as error:
@@ -226,8 +227,3 @@ def _checked_key(key: str) -> str:
     if not key.isascii() or not (key.isprintable() or not key) or key != key.strip():
         raise InvalidRequest("the key does not fit into a header: take visible ASCII characters")
     return key
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -8,11 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .check import Failed, NeedsRealWeights
 from .reading import Answer, quote
+from .verdicts import Failed, NeedsRealWeights
+
+#: A conversation, as the wire has it.
+Messages = list[dict[str, Any]]
 
 #: The card's first test.
 STORY = "Could you write me a story ?"
+#: Its fourth and its fifth.
+WEB_SERVER = "How would you develop a web server if you couldn't use JS and your team doesn't like PHP."
+SMALL_TALK = "Who are you ? Who made you and what day is it ?"
 TOOL_NAMES = ("add_number", "multiply_number", "substract_number", "write_a_story", "terminal", "python")
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..protocol.record import Record
 from .asking import assistant, called, result, tools
-from .check import Failed, NeedsRealWeights
 from .reading import Answer, answer, quote
 from .talk import SENTENCE
+from .verdicts import Failed, NeedsRealWeights
 
 if TYPE_CHECKING:
-    from .talk import Messages, Talk
+    from .asking import Messages
+    from .talk import Talk
 
 #: The card's.
 TEMPERATURE = 0.15

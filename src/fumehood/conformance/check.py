@@ -34,18 +34,6 @@ class Outcome(StrEnum):
     NEEDS_REAL_WEIGHTS = "needs real weights"
 
 
-class Failed(Exception):
-    """The server's fault: what was seen stands in the text."""
-
-
-class Skipped(Exception):
-    """Nobody's fault: the server leaves out what the check needs. The text says what."""
-
-
-class NeedsRealWeights(Exception):
-    """The model's: its answers give nothing by which the server can be judged. The text says what was asked for."""
-
-
 class Check(Record):
     """One check.
 

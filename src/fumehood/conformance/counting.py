@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
-from .check import Skipped
 from .files import model_file
+from .verdicts import Skipped
 
 if TYPE_CHECKING:
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-    from .talk import Messages
+    from .asking import Messages
 
 #: Control tokens of version 13 by their ids; the others of the first thousand have no name.
-_CONTROL = {
+CONTROL_TOKENS = {
     **dict(enumerate(("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"))),
     **dict(enumerate(("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]"), 7)),
     **dict(enumerate(("[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"), 13)),
@@ -84,7 +84,7 @@ def _shared(pattern: str | None) -> Counter:
     if pattern is not None:
         value["config"]["pattern"] = pattern
     value["special_tokens"] = [
-        {"rank": rank, "token_str": _CONTROL.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
+        {"rank": rank, "token_str": CONTROL_TOKENS.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
         for rank in range(_CONTROLS)
     ]
     value["image"] = {"image_patch_size": 14, "max_image_size": 1540, "spatial_merge_size": 2}

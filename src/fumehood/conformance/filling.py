@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .asking import assistant, user
 
 if TYPE_CHECKING:
-    from .talk import Messages
+    from .asking import Messages
 
 #: The card's own numbers of repetitions before and after the fact: with a system prompt and the question 24,004 messages.
 FULL = (5000, 7000)

@@ -134,7 +134,8 @@ def _exchange(exchange: Exchange) -> str:
         if isinstance(asked, str)
         else json.dumps(asked, indent=1, ensure_ascii=False)
     )
-    first = f", first byte after {exchange.arrivals[0][0]:.3f} s" if exchange.arrivals else ""
+    after = exchange.first_byte_seconds
+    first = "" if after is None else f", first byte after {after:.3f} s"
     broken = f"; {_text(exchange.broken)}" if exchange.broken else ""
     way = ", streamed" if exchange.streamed else ""
     headers = "".join(f"{name}: {value}\n" for name, value in exchange.headers.items())

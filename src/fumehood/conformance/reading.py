@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.record import Record
-from .check import Failed
+from .verdicts import Failed
 from .wire import Exchange, events, strict_json
 
 if TYPE_CHECKING:

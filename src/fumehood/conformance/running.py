@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import ModelRefused, ModelUnreachable
-from .check import Failed, NeedsRealWeights, Outcome, Result, Severity, Skipped
+from .check import Outcome, Result, Severity
 from .reading import quote
 from .talk import Memory, Setup, Talk
+from .verdicts import Failed, NeedsRealWeights, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 #: What the command ends with. 2 is usage's, and 69 a server that cannot be reached.
 EXIT_CODES = {Severity.MINOR: 1, Severity.MAJOR: 3, Severity.CRITICAL: 4}
 NOTHING_PROVEN = 5
+#: Each costs a timeout or more: a server that hangs would hold up two hundred questions.
+_MOST_SILENT = 3
 
 
 def run(wire: Wire, model: str, checks: Sequence[Check], setup: Setup = Setup()) -> Iterator[Result]:  # noqa: B008 - frozen
@@ -27,7 +30,7 @@ def run(wire: Wire, model: str, checks: Sequence[Check], setup: Setup = Setup())
     Raises `ModelUnreachable` where there is no server at all, or none that answers in time, `ModelRefused` where it does not
     take the key: each check would only find that.
     """
-    memory = Memory()
+    memory, silent = Memory(), 0
     first = Talk(wire, model, memory, setup)
     first.look()
     plain = first.plain()
@@ -35,7 +38,13 @@ def run(wire: Wire, model: str, checks: Sequence[Check], setup: Setup = Setup())
         words = wire.without_key(quote(plain.text, 120))
         raise ModelRefused(f"{wire.base_url} answers {plain.status}: {words}; name the key's variable by --key-env")
     for check in checks:
-        yield _one(check, Talk(wire, model, memory, setup), wire)
+        if silent == _MOST_SILENT:
+            seen = f"the server did not answer in time, or at all, in the {silent} checks before: the rest is not asked"
+            yield Result(check=check, outcome=Outcome.SKIPPED, seen=seen, seconds=0.0, exchanges=())
+            continue
+        result = _one(check, talk := Talk(wire, model, memory, setup), wire)
+        silent = silent + 1 if talk.met_silence else 0
+        yield result
 
 
 def exit_code(results: Sequence[Result]) -> int:

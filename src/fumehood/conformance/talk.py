@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ModelUnreachable
 from ..protocol.record import Record
-from .asking import repeat
-from .check import Failed, Skipped
+from .asking import Messages, repeat
 from .counting import counter
 from .reading import Answer, answer, quote
 from .toolbox import Toolbox
+from .verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,6 @@ _MOST_TOKENS, _MOST_TOKENS_OF_NOISE = 400, 100
 #: How long a run waits in all for a server that says 429, and at most at a time.
 _PATIENCE_SECONDS = 300.0
 _ONE_WAIT_SECONDS = 30.0
-
-Messages = list[dict[str, Any]]
 
 
 class Setup(Record):
@@ -66,6 +65,8 @@ class Talk:
         self.model = model
         self.setup = setup
         self.exchanges: list[Exchange] = []
+        #: Whether a question got no answer, or none that came to its end in time.
+        self.met_silence = False
         self._wire = wire
         self._memory = memory
 
@@ -189,7 +190,7 @@ class Talk:
 
     def _patiently(self, send: Callable[[], Exchange]) -> Exchange:
         """Send, and again where the server has too many requests and says so: a limit of its owner's is no fault."""
-        exchange = send()
+        exchange = self._sent(send)
         wait = 1.0
         while exchange.status == 429 and self._memory.patience_seconds > 0:
             pause = min(seconds if (seconds := retry_after(exchange)) is not None else wait, _ONE_WAIT_SECONDS)
@@ -197,10 +198,18 @@ class Talk:
             self._memory.patience_seconds -= pause
             time.sleep(pause)
             wait *= 2
-            exchange = send()
+            exchange = self._sent(send)
         return exchange
 
+    def _sent(self, send: Callable[[], Exchange]) -> Exchange:
+        try:
+            return send()
+        except ModelUnreachable:
+            self.met_silence = True
+            raise
+
     def _keep(self, exchange: Exchange) -> Exchange:
+        self.met_silence = self.met_silence or exchange.late
         # What was known already is told once.
         if not any(exchange is each for each in self.exchanges):
             self.exchanges.append(exchange)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FumehoodError, InvalidRequest
 from ..protocol.execution import ExecutionRequest
 from ..protocol.limits import Limits
-from .check import Failed, Skipped
+from .verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
     from ..protocol.execution import ExecutionResult

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, ModelUnreachable
+from ..protocol.loopback import leads_here
 from ..protocol.record import Record
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ class Exchange(Record):
     status: int
     headers: dict[str, str]
     body: bytes
-    #: When each piece arrived, in seconds since the request began, and its length.
-    arrivals: tuple[tuple[float, int], ...]
+    #: After how long the first of the body came, and its end; None where nothing came.
+    first_byte_seconds: float | None
     seconds: float
     broken: str = ""
+    #: Whether the time was up before its end.
+    late: bool = False
 
     @property
     def text(self) -> str:
@@ -124,9 +127,11 @@ class _Heard:
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.pieces: list[bytes] = []
-        self.arrivals: list[tuple[float, int]] = []
+        # Not a list of pieces: one of a byte takes two hundred times its size in it.
+        self.body = bytearray()
+        self.first_byte_seconds: float | None = None
         self.broken = ""
+        self.late = False
 
 
 class Wire:
@@ -163,7 +168,14 @@ class Wire:
         # Each request by a connection of its own: a server may close an idle one at any time, without a fault, and a request
         # that is on its way just then goes unanswered (RFC 9112, 9.3.1), which llama-server showed.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False, limits=limits)  # noqa: S113 - see above
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=None,  # noqa: S113 - see above
+            follow_redirects=False,
+            limits=limits,
+            # No proxy is asked for this machine: it would get the key, and answer in the server's place.
+            trust_env=not leads_here(self.base_url),
+        )
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -220,6 +232,7 @@ class Wire:
             if not heard.status:
                 message = f"{url}: no answer in {self._timeout_seconds:g} seconds"
                 raise ModelUnreachable(message) from error
+            heard.late = True
             heard.broken = f"not at its end after {self._timeout_seconds:g} seconds"
         except httpx.InvalidURL as error:
             raise ConfigurationError(f"{self.base_url!r} is no base URL: {error}") from error
@@ -231,26 +244,27 @@ class Wire:
         return Exchange(
             method=method, path=path, request=shown, streamed=isinstance(shown, dict) and bool(shown.get("stream")),
             status=heard.status, headers={name: self.without_key(value) for name, value in heard.headers.items()},
-            body=self.without_key(b"".join(heard.pieces).decode("latin-1")).encode("latin-1"),
-            arrivals=tuple(heard.arrivals), seconds=time.monotonic() - begun, broken=heard.broken,
+            body=self.without_key(heard.body.decode("latin-1")).encode("latin-1"),
+            first_byte_seconds=heard.first_byte_seconds, seconds=time.monotonic() - begun, broken=heard.broken,
+            late=heard.late,
         )  # fmt: skip
 
     async def _hear(self, heard: _Heard, method: str, url: str, content: bytes | None, enough: int | None) -> None:
         if self._client is None:
             raise RuntimeError("a Wire is used inside its `with`")
-        begun, size = time.monotonic(), 0
+        begun = time.monotonic()
         headers = {"content-type": "application/json"} if content is not None else {}
         async with self._client.stream(method, url, content=content, headers=headers) as response:
             heard.headers = {name.lower(): value for name, value in response.headers.items()}
             heard.status = response.status_code
             async for piece in response.aiter_raw():
-                heard.pieces.append(piece)
-                heard.arrivals.append((time.monotonic() - begun, len(piece)))
-                size += len(piece)
+                if heard.first_byte_seconds is None:
+                    heard.first_byte_seconds = time.monotonic() - begun
+                heard.body += piece
                 self._left_bytes -= len(piece)
-                if enough is not None and size >= enough:
+                if enough is not None and len(heard.body) >= enough:
                     return
-                if size > MAX_ANSWER_BYTES:
+                if len(heard.body) > MAX_ANSWER_BYTES:
                     heard.broken = f"longer than {MAX_ANSWER_BYTES} bytes: the rest was not read"
                     return
                 if self._left_bytes < 0:

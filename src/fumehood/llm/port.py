@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 from ..protocol.record import Record
 
@@ -168,9 +167,3 @@ def server_words(words: str, *, key: str) -> str:
     if len(key) >= 8:  # shorter ones are placeholders like "none", and words of the language
         words = words.replace(key, "[the key]")
     return well_formed(" ".join(words.split())[:_WORDS_CHARACTERS])
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the server is on this machine, so that no proxy may be asked for it."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,22 +1,24 @@
 """Asks a server for a chat completion over HTTP, and fills an `Answer` with what comes.
 
 The body decides how it is read, not what was asked for: JSON is a whole answer, anything else a stream. Bounded: the time
-without anything new, the bytes of an answer, the waits that a busy server may ask for. Of our own, by `httpx` alone:
-docs/decisions/0023-wire.md has the reasons.
+without anything new, the bytes of an answer, the waits that a busy server may ask for. A conversation goes to the server that
+was named and to no other. Of our own, by `httpx` alone: docs/decisions/0023-wire.md has the reasons.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, ModelBusy, ModelMisbehaved, ModelRefused, ModelStalled, ModelUnreachable
+from ..protocol.loopback import leads_here
 from .patience import Patience, retry_after_seconds
-from .port import Quirk, is_loopback, server_words, well_formed
+from .port import Quirk, server_words, well_formed
 from .reading import Malformed, Refusal, add_piece, add_whole, error_words, object_in
 from .server_events import event_data
+from .watching import Watch, pieces
 
 if TYPE_CHECKING:
     import ssl
@@ -26,9 +28,8 @@ if TYPE_CHECKING:
 
     from .answers import Answer
 
-#: A model's longest answers are a few MiB.
-_ANSWER_BYTES = 64 << 20
 _ERROR_BYTES = 1 << 20
+_MOST_REDIRECTIONS = 5
 
 
 class Wire:
@@ -70,12 +71,12 @@ class Wire:
     def _client(self) -> httpx.Client:
         import httpx  # noqa: PLC0415 - see above
 
-        trust_environment = not is_loopback(self._url)
+        trust_environment = not leads_here(self._url)
         if self._certificates is None:
             # 17 ms to read: once a model, not once a question.
             self._certificates = httpx.create_ssl_context(trust_env=trust_environment)
         return httpx.Client(
-            follow_redirects=True,
+            follow_redirects=False,
             timeout=self._timeout_seconds,
             trust_env=trust_environment,
             verify=self._certificates,
@@ -95,15 +96,51 @@ class Wire:
 
     def _once(self, client: httpx.Client, body: bytes, answer: Answer, *, stream: bool) -> ModelRefused | None:
         """Ask once; return a refusal."""
-        with client.stream("POST", self._url, content=body, headers=self._headers(stream=stream)) as response:
-            if response.is_success:
-                self._take(response, answer, stream=stream)
-                return None
-            return self._refused(response)
+        import httpx  # noqa: PLC0415 - see above
 
-    def _refused(self, response: httpx.Response) -> ModelRefused:
+        url = httpx.URL(self._url)
+        for _time in range(_MOST_REDIRECTIONS + 1):
+            with self._asked(client, url, body, stream=stream) as (response, watch):
+                if response.is_success:
+                    self._take(response, answer, watch, stream=stream)
+                    return None
+                if response.next_request is None:
+                    return self._refused(response, watch)
+                url = self._redirected(response.status_code, response.next_request)
+        raise httpx.TooManyRedirects(f"more than {_MOST_REDIRECTIONS} redirects")
+
+    @contextmanager
+    def _asked(
+        self, client: httpx.Client, url: httpx.URL, body: bytes, *, stream: bool
+    ) -> Iterator[tuple[httpx.Response, Watch]]:
+        import httpx  # noqa: PLC0415 - see above
+
+        with Watch(self._timeout_seconds) as watch:
+            headers, trace = self._headers(stream=stream), {"trace": watch.trace}
+            try:
+                with client.stream("POST", url, content=body, headers=headers, extensions=trace) as response:
+                    watch.progress()
+                    yield response, watch
+            except httpx.HTTPError as error:
+                if watch.has_ended_it:
+                    raise httpx.ReadTimeout("nothing new") from error
+                raise
+
+    def _redirected(self, status: int, request: httpx.Request) -> httpx.URL:
+        """Return where the same server wants the same question. Raises `ModelRefused` for another: it would read all of it."""
+        import httpx  # noqa: PLC0415 - see above
+
+        named, wanted = httpx.URL(self._url), request.url
+        if request.method == "POST" and _origin(named) == _origin(wanted):
+            return wanted
+        raise ModelRefused(
+            f"{self._name} answered {status} and points to {self._words(str(wanted))}, to which nothing was sent: give that "
+            "address if you trust it"
+        )
+
+    def _refused(self, response: httpx.Response, watch: Watch) -> ModelRefused:
         data = b""
-        for chunk in _watched(response, _Watch(self._timeout_seconds)):
+        for chunk in pieces(response, watch):
             data += chunk
             if len(data) > _ERROR_BYTES:
                 break
@@ -118,15 +155,18 @@ class Wire:
             return ModelRefused(said)
         return ModelBusy(f"{said} (it says to come back in {seconds:g} seconds)", retry_after_seconds=seconds)
 
-    def _take(self, response: httpx.Response, answer: Answer, *, stream: bool) -> None:
-        watch = _Watch(self._timeout_seconds)
-        chunks = _watched(response, watch)
+    def _take(self, response: httpx.Response, answer: Answer, watch: Watch, *, stream: bool) -> None:
+        chunks = pieces(response, watch)
         head = b""
         while not head and (chunk := next(chunks, b"")):
             head = chunk.lstrip()
         body = itertools.chain((head,), chunks)
         if head.startswith((b"{", b"[")):
-            add_whole(object_in(b"".join(body)), answer)
+            # Not joined from a list: pieces of a byte or two take fifty times their size in it.
+            data = bytearray()
+            for chunk in body:
+                data += chunk
+            add_whole(object_in(bytes(data)), answer)
             if stream:
                 answer.note(Quirk.CAME_WHOLE, "a stream was asked for, and the answer came whole")
             return
@@ -136,7 +176,7 @@ class Wire:
         if not stream:
             answer.note(Quirk.CAME_STREAMED, "a whole answer was asked for, and a stream came")
 
-    def _add_stream(self, body: Iterator[bytes], answer: Answer, watch: _Watch) -> bool:
+    def _add_stream(self, body: Iterator[bytes], answer: Answer, watch: Watch) -> bool:
         """Add what a stream brings; return whether it was one."""
         import httpx  # noqa: PLC0415 - see above
 
@@ -169,39 +209,8 @@ class Wire:
         return server_words(words, key=self._key)
 
 
-class _Watch:
-    """Ends an answer in which nothing new comes, though the connection is kept busy: by comments, blanks, empty pieces.
-
-    A timeout of reading sees only silence.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since = time.monotonic()
-
-    def progress(self) -> None:
-        """Hear that something new has come."""
-        self._since = time.monotonic()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing new has come for too long."""
-        return time.monotonic() - self._since > self._seconds
-
-
-def _watched(response: httpx.Response, watch: _Watch) -> Iterator[bytes]:
-    """Yield the body's chunks, none of them empty. Raises the HTTP client's own error where nothing new comes."""
-    import httpx  # noqa: PLC0415 - see above
-
-    size = 0
-    for chunk in response.iter_bytes():
-        if watch.is_over:
-            raise httpx.ReadTimeout("nothing new")
-        size += len(chunk)
-        if size > _ANSWER_BYTES:
-            raise Malformed(f"more than {_ANSWER_BYTES >> 20} MiB")
-        if chunk:
-            yield chunk
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
 
 
 def _encoded(request: dict[str, Any]) -> bytes:

@@ -27,7 +27,7 @@ CHECKS: tuple[Check, ...] = tuple(check for family in FAMILIES for check in fami
 
 
 def chosen(names: Sequence[str]) -> tuple[Check, ...]:
-    """Return the checks of these ids, names or family letters, in the registry's order; all where none is given.
+    """Return the checks of these ids, names or family letters, in their order; all where none is given. C11 is C11a to C11d.
 
     Raises `InvalidRequest` for one that there is not.
     """
@@ -43,4 +43,5 @@ def family_of(check: Check) -> str:
 
 
 def _is(check: Check, name: str) -> bool:
-    return name.lower() in (check.id.lower(), check.name, check.id[0].lower())
+    id_ = check.id.lower()
+    return name.lower() in (id_, id_.rstrip("abcd"), check.name, id_[0])

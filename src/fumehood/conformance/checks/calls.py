@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..asking import STORY, assistant, call_exactly, called, repeat, result, tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity
+from ..check import Family, Severity
 from ..reading import Answer, answer, quote
+from ..verdicts import Failed, NeedsRealWeights
 
 if TYPE_CHECKING:
     from ..talk import Talk
@@ -17,6 +18,8 @@ CALLS = Family("Tool calls")
 _TWO = call_exactly(("add_number", {"a": "1", "b": "2"}), ("multiply_number", {"a": "3", "b": "4"}))
 #: No answer is cut before so many tokens, but where a check says so.
 _FEWEST = 60
+#: Of a sentence of six words.
+_FEWEST_WORDS = 4
 _SUMS = tools("add_number", "multiply_number")
 
 
@@ -93,7 +96,8 @@ def _finish_reason(talk: Talk) -> str:
     "C4",
     name="content-beside-calls",
     proves="what the model says before a call is kept",
-    oracle="whole and streamed answers have the same content beside the call",
+    oracle="whole and streamed answers have the same content beside the call, and some where it cost tokens: four more at least "
+    "than the same call alone",
     severity=Severity.MINOR,
     meaning="The user does not see why a tool is called, and the history that goes back is not the model's own.",
     cure="Take streamed answers.",
@@ -106,8 +110,20 @@ def _content_beside_calls(talk: Talk) -> str:
     if (whole.content or "").strip() != (streamed.content or "").strip():
         raise Failed(f"the content is {quote(whole.content)} whole and {quote(streamed.content)} streamed")
     if not whole.content:
+        alone = called(
+            answer(talk.whole(call_exactly(("terminal", {"command": "ls"})), tools=tools("terminal"))), "terminal"
+        )
+        more = (whole.spent("completion_tokens") or 0) - (alone.spent("completion_tokens") or 0)
+        if more >= _FEWEST_WORDS and _written(whole) == _written(alone):
+            raise Failed(
+                f"the content is empty, whole and streamed, though the answer cost {more} tokens more than its call alone"
+            )
         raise NeedsRealWeights("the model wrote nothing before its call")
     return quote(whole.content, 60)
+
+
+def _written(told: Answer) -> list[object]:
+    return [(call.name, call.arguments) for call in told.calls]
 
 
 @CALLS.check(
@@ -235,7 +251,7 @@ def _truncated_calls(talk: Talk) -> str:
 def _no_phantom_calls(talk: Talk) -> str:
     code = "print('[TOOL_CALLS]rm[ARGS]{}')"
     wanted = {"code": code, "result_variable": "x"}
-    quoted = 0
+    from_argument = from_sentence = 0
     for told in talk.both(call_exactly(("python", wanted)), tools=tools("python")):
         names = [call.name for call in told.calls]
         if "rm" in names:
@@ -245,16 +261,18 @@ def _no_phantom_calls(talk: Talk) -> str:
         if told.cut:
             raise NeedsRealWeights(f"{told.way}: the model came to no end within its max_tokens")
         values = [call.value() for call in told.calls]
-        quoted += any(value.get("code") == code for value in values)
+        from_argument += any(value.get("code") == code for value in values)
     for told in talk.both(repeat("The token [TOOL_CALLS] starts a call."), tools=tools("terminal")):
         if told.calls:
             # A model that calls whatever is said shows nothing.
             if answer(talk.whole(repeat("The token starts a call."), tools=tools("terminal"))).calls:
-                raise NeedsRealWeights("asked to repeat a sentence without the mark, the model calls a tool too")
+                break
             raise Failed(f"{told.way}: a sentence about the mark became a call of {quote(told.calls[0].name)}")
-        quoted += "[TOOL_CALLS] starts" in (told.content or "")
-    if quoted < 4:
-        raise NeedsRealWeights("the model did not write the argument, or the sentence, that it was asked for")
+        from_sentence += "[TOOL_CALLS] starts" in (told.content or "")
+    if from_argument < 2:
+        raise NeedsRealWeights("the model did not write the argument that it was asked for")
+    if from_sentence < 2:
+        return "one call from the argument; the sentence was not written"
     return "one call from the argument, none from the sentence"
 
 

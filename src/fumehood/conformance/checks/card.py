@@ -6,18 +6,20 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
-from ..asking import STORY, tools, user
+from ..asking import SMALL_TALK, STORY, WEB_SERVER, tools, user
 from ..card import TODAY, ask, needs_a_model, operations, play, system
-from ..check import Failed, Family, Severity, Skipped
+from ..check import Family, Severity
 from ..drawing import equations
 from ..filling import FULL, filled, within
 from ..reading import Answer, answer, quote
+from ..verdicts import Failed, Skipped
 from .exact import exact
 from .identity import declared_context
 
 if TYPE_CHECKING:
+    from ..asking import Messages
     from ..card import Operation, Turn
-    from ..talk import Messages, Talk
+    from ..talk import Talk
 
 CARD = Family("The model card's tests")
 
@@ -63,7 +65,8 @@ _OPERATIONS = {
     "T2",
     name="card-one-at-a-time",
     proves="a picture is seen, and calls that build on each other come one after the other",
-    oracle="the card's second test on a drawn picture: five operations, each after the one it needs, and 12 and 10 at the end",
+    oracle="the card's second test on a drawn picture: five operations, each after the one it needs and with words beside it, and "
+    "12 and 10 at the end",
     severity=Severity.MAJOR,
     meaning="The model does not see what it is shown, or guesses results that a tool was to give.",
     cure="See P9 for the picture, C4 for words beside calls, P6 for results; else the template is another model's.",
@@ -103,8 +106,11 @@ def _check_operations(turns: list[Turn]) -> None:
     missing = [_words(key) for key in _OPERATIONS if key not in when]
     if missing:
         raise Failed(f"{way}: never computed: {'; '.join(missing)}")
-    if not any((turn.answer.content or "").strip() for turn in turns[:-1]):
-        raise Failed(f"{way}: beside none of the calls a word is said, where the card has one beside each")
+    for number, turn in enumerate(turns[:-1], 1):
+        if not (turn.answer.content or "").strip():
+            raise Failed(
+                f"{way}: beside the call of answer {number} no word is said, where the card has some beside each"
+            )
     content = turns[-1].answer.content or ""
     if not all(re.search(rf"\b{number}\b", content) for number in (12, 10)):
         raise Failed(f"{way}: the answer does not name 12 and 10: {quote(content)}")
@@ -183,20 +189,26 @@ def _counted(talk: Talk, messages: Messages) -> int:
     return count
 
 
+#: A heading that has it without a word against it, or its code.
+_PHP = re.compile(
+    r"^#{1,6} (?!.*\b(?:no|not|without|avoid|instead|than|over|vs)\b).*\bPHP\b.*|^[ \t]*```php\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
 @CARD.check(
     "T4",
     name="card-chatting",
     proves="a question that needs no tool is answered at length, in Markdown that is whole",
-    oracle="the card's fourth test: no call, over 500 characters, each fence closed, no control token",
+    oracle="the card's fourth test: no call, over 500 characters, each fence closed, no control token, no heading or code of PHP",
     severity=Severity.MAJOR,
     meaning="The agent calls tools where it should answer, or its answers break off.",
     cure="See C3 and S1; give answers enough max_tokens.",
 )
 def _chatting(talk: Talk) -> str:
     needs_a_model(talk)
-    question = "How would you develop a web server if you couldn't use JS and your team doesn't like PHP."
     for streamed in _WAYS:
-        told = _said_at_once(talk, question, streamed=streamed)
+        told = _said_at_once(talk, WEB_SERVER, streamed=streamed)
         content = told.content or ""
         if len(content) <= 500:
             raise Failed(
@@ -204,6 +216,8 @@ def _chatting(talk: Talk) -> str:
             )
         if len(re.findall(r"^[ \t]*```", content, re.MULTILINE)) % 2:
             raise Failed(f"{told.way}: a fence of code is never closed; the end is {quote(content[-80:])}")
+        if advice := _PHP.search(content):
+            raise Failed(f"{told.way}: PHP is recommended to those who do not like it: {quote(advice[0])}")
     return f"{len(content)} characters"
 
 
@@ -219,7 +233,7 @@ def _chatting(talk: Talk) -> str:
 def _small_talk(talk: Talk) -> str:
     needs_a_model(talk)
     for streamed in _WAYS:
-        told = _said_at_once(talk, "Who are you ? Who made you and what day is it ?", streamed=streamed)
+        told = _said_at_once(talk, SMALL_TALK, streamed=streamed)
         content = told.content or ""
         for what, found in (
             ("its name, Devstral,", "devstral" in content.lower()),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..asking import STORY, call_exactly, called, repeat, tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..reading import Answer, answer, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
 
 if TYPE_CHECKING:
     from ..talk import Talk

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..asking import user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..filling import FULL, filled, within
 from ..reading import answer, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
+from .exact import exact
 from .identity import declared_context
 
 if TYPE_CHECKING:
+    from ..asking import Messages
     from ..talk import Talk
 
 CONTEXT = Family("Context")
@@ -29,7 +32,8 @@ MOST_WORDS = 300_000
     "X1",
     name="no-silent-truncation",
     proves="a prompt that is too long is an error, and never cut in silence",
-    oracle="6,000 words, and a tenth more than the declared context, are refused with 4xx, or counted as so many tokens or more",
+    oracle="6,000 words, and a tenth more than the declared context, are refused with 4xx, or counted as so many tokens or more; "
+    "with mistral-common, exactly as many as it counts",
     severity=Severity.CRITICAL,
     meaning="The model has not seen the beginning: neither the task nor the system prompt.",
     cure="Ollama: OLLAMA_CONTEXT_LENGTH, for /v1 ignores num_ctx; llama-server: --ctx-size; count prompt_tokens in the client.",
@@ -51,8 +55,21 @@ def _no_silent_truncation(talk: Talk) -> str:
         count = talk.prompt_tokens(messages)
         if count < words:
             raise Failed(f"a prompt of {words} words was counted as {count} tokens and answered")
+        wanted = _exactly(talk, messages)
+        if wanted is not None and count != wanted:
+            raise Failed(f"a prompt of {words} words was counted as {count} tokens, and not {wanted}, and answered")
         seen.append(f"{words} words are {count} tokens")
     return "; ".join(seen)
+
+
+def _exactly(talk: Talk, messages: Messages) -> int | None:
+    """Return how many tokens the server is to count, with what it adds to every prompt; None where that cannot be known."""
+    try:
+        counter = exact(talk)
+    except Skipped:
+        return None
+    short: Messages = [user("a")]
+    return counter.prompt(messages) + talk.prompt_tokens(short) - counter.prompt(short)
 
 
 @CONTEXT.check(

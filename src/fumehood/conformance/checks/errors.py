@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..asking import assistant, result, tools, user
-from ..check import Failed, Family, Severity, Skipped
+from ..check import Family, Severity
 from ..reading import answer, quote
 from ..talk import retry_after
+from ..verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
     from ..talk import Talk

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..asking import STORY, assistant, result, tools, user
-from ..check import Failed, Family, Severity, Skipped
+from ..asking import SMALL_TALK, STORY, WEB_SERVER, assistant, result, tools, user
+from ..card import system as card_system
+from ..check import Family, Severity
 from ..reading import quote
+from ..verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
+    from ..asking import Messages
     from ..counting import Counter
-    from ..talk import Messages, Talk
+    from ..talk import Talk
 
 EXACT = Family("Prompt, token by token")
 
@@ -57,6 +60,7 @@ def exact(talk: Talk) -> Counter:
 def _exact_prompts(talk: Talk) -> str:
     counter = exact(talk)
     system = {"role": "system", "content": "You are a helpful assistant.\nToday's date is 2031-03-14."}
+    card = card_system(talk)
     calls = assistant(
         "Let me do both.",
         ("aaaaaaaa1", "add_number", '{"a": "1", "b": "2"}'),
@@ -67,6 +71,9 @@ def _exact_prompts(talk: Talk) -> str:
         "a question": ([user(STORY)], False),
         "a system prompt and a question": ([system, user(STORY)], False),
         "a question with six tools": ([system, user(STORY)], True),
+        "the card's first test": ([card, user(STORY)], True),
+        "the card's fourth test": ([card, user(WEB_SERVER)], True),
+        "the card's fifth test": ([card, user(SMALL_TALK)], True),
         "two calls and their results": (turn, True),
         "what follows them": ([*turn, assistant("Done."), user("Thanks.")], True),
     }

@@ -6,11 +6,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..asking import STORY, assistant, result, tools, user
-from ..check import Failed, Family, Severity, Skipped
+from ..check import Family, Severity
 from ..reading import answer, quote
+from ..verdicts import Failed, Skipped
 
 if TYPE_CHECKING:
-    from ..talk import Messages, Talk
+    from ..asking import Messages
+    from ..talk import Talk
 
 HISTORY = Family("History")
 

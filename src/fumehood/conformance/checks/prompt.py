@@ -6,15 +6,18 @@ differences, so that a system prompt of the server's own does not change them.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from ..asking import assistant, result, tools, user
-from ..check import Failed, Family, NeedsRealWeights, Severity, Skipped
+from ..check import Family, Severity
 from ..drawing import picture
 from ..reading import answer, quote
+from ..verdicts import Failed, NeedsRealWeights, Skipped
 
 if TYPE_CHECKING:
-    from ..talk import Messages, Talk
+    from ..asking import Messages
+    from ..talk import Talk
 
 PROMPT = Family("Prompt")
 
@@ -63,7 +66,7 @@ def _eos_after_answers(talk: Talk) -> str:
     name="tools-reach-the-prompt",
     proves="the tools stand in the prompt of the first turn and of the second",
     oracle="the card's six tools cost over 200 tokens, the same number in both turns; where the server shows its prompt, "
-    "they stand before the first question",
+    "they stand before the first question, as they were given and with their keys in order",
     severity=Severity.CRITICAL,
     meaning="The model does not know the tools: it makes calls up, or says that it cannot.",
     cure="Start llama-server with --jinja and the model's own template; vLLM with --tokenizer-mode mistral.",
@@ -80,7 +83,20 @@ def _tools_reach_the_prompt(talk: Talk) -> str:
     where, question = shown.find("[AVAILABLE_TOOLS]"), shown.find("[INST]")
     if shown and not -1 < where < question:
         raise Failed(f"the tools do not stand before the first question: {quote(shown)}")
+    if shown:
+        _stand_as_given(shown[where:question])
     return f"{costs[0]} tokens in both turns{', before the first question' if shown else ''}"
+
+
+def _stand_as_given(shown: str) -> None:
+    """Raise `Failed` where the tools have another order of keys than the model was trained on, or are others."""
+    text = shown.removeprefix("[AVAILABLE_TOOLS]").partition("[/AVAILABLE_TOOLS]")[0]
+    try:
+        there = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError):
+        raise Failed(f"what stands for the tools is no JSON: {quote(text)}") from None
+    if there != json.loads(json.dumps(tools()), object_pairs_hook=list):
+        raise Failed(f"the tools do not stand as they were given, or not with their keys in that order: {quote(text)}")
 
 
 @PROMPT.check(
