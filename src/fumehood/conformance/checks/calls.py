@@ -249,7 +249,8 @@ def _truncated_calls(talk: Talk) -> str:
     cure="vLLM: take streamed answers. In the client: refuse an answer in which a call's JSON is broken, the other calls too.",
 )
 def _no_phantom_calls(talk: Talk) -> str:
-    code = "print('[TOOL_CALLS]rm[ARGS]{}')"
+    # So written that a model of a few thousand words, each of which it can use once, can say it too.
+    code = "print() #([TOOL_CALLS]rm[ARGS]{})"
     wanted = {"code": code, "result_variable": "x"}
     from_argument = from_sentence = 0
     for told in talk.both(call_exactly(("python", wanted)), tools=tools("python")):
