@@ -7,6 +7,8 @@ from .arguments import Arguments, Command, Option, UsageError
 
 _ACTIONS = {"serve": model_serve.serve, "verify": model_verify.verify}
 _OPTIONS = {"serve": model_serve.OPTIONS, "verify": model_verify.OPTIONS}
+#: Of verify's, what serve takes too: it verifies the other engines' servers.
+_SHARED = {"json", "timeout", "tokenizer", "system-prompt", "server", "isolation", "without"}
 
 
 def model(arguments: Arguments) -> int:
@@ -21,7 +23,7 @@ def model(arguments: Arguments) -> int:
 
 def _refuse_the_others(arguments: Arguments) -> None:
     """Raise `UsageError` for an option of another action: what it was to do would not be done."""
-    own = {option.name for option in _OPTIONS[arguments.action]}
+    own = _SHARED | {option.name for option in _OPTIONS[arguments.action]}
     for action, options in _OPTIONS.items():
         for option in options:
             if option.name in arguments.given - own:
