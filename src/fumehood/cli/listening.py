@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 
 from ..errors import ConfigurationError
 
 _BACKLOG = 2048
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine itself reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from ..protocol.loopback import is_loopback
 from .arguments import Arguments, Option, UsageError, seconds
-from .listening import count_number, is_loopback, listening, port_number
+from .listening import count_number, listening, port_number
 from .terminal import note, printable
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import socket
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..protocol.loopback import is_loopback
 from .arguments import Arguments, Command, Option, seconds
 from .isolation import ISOLATION
-from .listening import count_number, is_loopback, listening, port_number
+from .listening import count_number, listening, port_number
 from .terminal import is_terminal, note
 
 TYPE_CHECKING = False

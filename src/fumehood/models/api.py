@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..errors import ChatRequestInvalid, EngineBusy, FumehoodError
+from ..protocol.loopback import is_loopback
 from .answering import Ended, Event
 from .asking import read
 from .chunks import Chunks, whole
@@ -97,7 +97,7 @@ class _Api:
 
     def _let_in(self, request: Request) -> None:
         # A page in a browser can have its own name point here, and would then be of the same origin.
-        if self._key is None and not _is_here(request.url.hostname or ""):
+        if self._key is None and not is_loopback(request.url.hostname or ""):
             raise HTTPException(403, "ask by localhost or 127.0.0.1, or have the server started with a key")
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         if self._key is not None and not hmac.compare_digest(given, self._key.encode()):
@@ -106,13 +106,6 @@ class _Api:
     def _check_name(self, name: object) -> None:
         if name != self._name:
             raise HTTPException(404, f"there is no model {ascii(name)[:100]} here; there is {self._name!r}")
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Heard:

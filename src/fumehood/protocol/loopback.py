@@ -6,13 +6,17 @@ import ipaddress
 from urllib.parse import urlsplit
 
 
-def leads_here(url: str) -> bool:
-    """Whether a URL's host is `localhost` or an address of this machine's loopback; `127.evil.com` is neither."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
+def is_loopback(host: str) -> bool:
+    """Whether a host is `localhost` or an address of this machine's loopback; `127.evil.com` is neither."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def leads_here(url: str) -> bool:
+    """Whether a URL's host is one."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import StoreUnavailable
+from ..protocol.loopback import is_loopback
 from .answers import Json
 from .auth import Scoped
 from .behind import Behind
@@ -60,14 +60,7 @@ def may_look(request: Request, openness: str) -> bool:
         return openness == "open"
     if any(name in request.headers for name in _FORWARDED):
         return False
-    return _is_loopback(request.client.host if request.client else "") and _is_loopback(request.url.hostname or "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(request.client.host if request.client else "") and is_loopback(request.url.hostname or "")
 
 
 def gauges(service: Service) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from ...protocol.loopback import is_loopback
 from ..auth import caller_of
 from ..faults import Fault, answer, lacking
 from ..mcp_bench import ServiceBench
@@ -116,8 +116,8 @@ def _check_page(headers: Headers) -> None:
     origin = headers.get("origin")
     if origin is None and "sec-fetch-site" not in headers:
         return
-    if not _is_here(_host_of(f"//{headers.get('host', '')}")) or (
-        origin is not None and not _is_here(_host_of(origin))
+    if not is_loopback(_host_of(f"//{headers.get('host', '')}")) or (
+        origin is not None and not is_loopback(_host_of(origin))
     ):
         raise Fault(403, "pages of a browser reach this from the machine that it runs on alone, by a loopback address")
 
@@ -127,10 +127,3 @@ def _host_of(address: str) -> str:
         return urlsplit(address).hostname or ""
     except ValueError:
         return ""
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
