@@ -115,6 +115,15 @@ def test_a_critical_failure_is_said_and_sets_the_exit_code_and_it_serves_on(
     assert not configuration(surroundings).exists()
 
 
+@pytest.fixture
+def hang_ups_count() -> Iterator[None]:
+    """Whoever runs the tests by nohup has them ignored, by what the tests start too."""
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, usual)
+
+
+@pytest.mark.usefixtures("hang_ups_count")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP], ids=lambda each: each.name)
 def test_the_server_and_its_workers_end_with_us(
     surroundings: dict[str, str], tmp_path: Path, number: signal.Signals
