@@ -46,7 +46,7 @@ def api() -> str:
 
 
 def _row(route: APIRoute) -> str:
-    (method,) = route.methods
+    method = next(iter(route.methods or ()))
     takes = [_field(name, needed=field["needed"]) for name, field in _fields(route).items()]
     takes += [f"?{each.alias}" for each in route.dependant.query_params]
     about = (inspect.getdoc(route.endpoint) or "").split("\n\n")[0].replace("\n", " ")

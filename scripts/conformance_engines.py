@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fumehood.models.launching import Wanted, launch
+from fumehood.models.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def llama_cpp() -> Engine:
         source = _source()
 
     def serves(folder: Path, port: int) -> Command:
-        made = launch("llama.cpp", _wanted(_converted(source, folder), port)).commands[-1]
+        made = launch("llama.cpp", _wanted(_converted(source, folder), port)).command
         return Command(words=[str(server), *made[1:], "--threads", "1"], environment=environment)
 
     return Engine(
@@ -93,7 +94,7 @@ def vllm() -> Engine:
     version, tokenizer = _run(python, "-c", asked).split()[-2:]
 
     def serves(folder: Path, port: int) -> Command:
-        made = launch("vllm", _wanted(folder, port)).commands[-1]
+        made = launch("vllm", _wanted(folder, port)).command
         # A folder as transformers writes it; compiling takes longer than all questions.
         more = ["--config-format", "hf", "--load-format", "safetensors", "--enforce-eager", "--dtype", "float32"]
         return Command(
@@ -111,9 +112,19 @@ def vllm() -> Engine:
 ENGINES: dict[str, Callable[[], Engine]] = {"transformers": transformers, "llama.cpp": llama_cpp, "vllm": vllm}
 
 
+# The context is given: nothing is reckoned by what the machine has.
+_NO_MACHINE = Machine(accelerators=0, accelerator_bytes=0, memory_bytes=0)
+
+
 def _wanted(model: Path, port: int) -> Wanted:
     return Wanted(
-        model=str(model), name=NAME, host="127.0.0.1", port=port, context=CONTEXT, accelerators=0, key_variable=None
+        model=str(model),
+        name=NAME,
+        host="127.0.0.1",
+        port=port,
+        context=CONTEXT,
+        machine=_NO_MACHINE,
+        key_variable=None,
     )
 
 
