@@ -31,6 +31,7 @@ def copy(noise_folder: Path, tmp_path: Path) -> Path:
 def test_weights_of_8_bits_are_those_of_the_original_but_for_their_rounding(
     noise: Model, noise_folder: Path, tmp_path: Path, load: Load
 ) -> None:
+    pytest.importorskip("accelerate", exc_type=ImportError)
     model = load(in_8_bits(noise_folder, tmp_path / "8-bits"))
     ours, theirs = model.network.state_dict(), noise.network.state_dict()
     assert ours.keys() == theirs.keys()
