@@ -12,6 +12,7 @@ import re
 import select
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ class Orders(Record):
     for_others: bool = False
 
 
-class Workshop:
+class Workshop(ABC):
     """A build of the runtime `name` below the folder `scratch`. Use it in a `with`; a builder's own steps come on top."""
 
     #: The builder, as errors call it.
@@ -115,17 +116,17 @@ class Workshop:
         self._lease.__exit__()
 
     @staticmethod
+    @abstractmethod
     def revision(name: str, lock_id: str) -> str:
         """Return what the revision is called that a lock makes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resolve(self) -> bytes:
         """Return the lock that what is required resolves to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make(self, lock: bytes | None) -> Path:
         """Make the environment and return its folder, which is the host's own by then."""
-        raise NotImplementedError
 
     def run_builder(
         self, argv: tuple[str, ...], files: dict[str, bytes], on_piece: Callable[[bytes], None], *, fetches: bool = True,
@@ -189,17 +190,17 @@ class Workshop:
         """Return the builder's environment."""
         return {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "NO_COLOR": "1"}  # noqa: S108 - the sandbox's
 
+    @abstractmethod
     def tools(self) -> list[Mount]:
         """Return what the builder needs of the host."""
-        raise NotImplementedError
 
     def profile(self) -> str:
         """Return the list of system calls that it needs."""
         return "plain"
 
+    @abstractmethod
     def is_progress(self, line: str) -> bool:
         """Return whether a line of the builder's is about its progress, and tells nothing of what went wrong."""
-        raise NotImplementedError
 
     def advice(self) -> str:
         """Return the next step for whom a build failed."""

@@ -71,6 +71,7 @@ class Bounded:
         try:
             await self._app(scope, counted, reader.send)
         except Exception:
+            # Sending to a caller who is gone fails; what else went wrong was answered, and logged, by the application itself.
             if not reader.is_gone:
                 raise
         finally:
