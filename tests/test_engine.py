@@ -100,6 +100,29 @@ assert open('raw.bin', 'rb').read() == b'\\xff\\x00'
     }
 
 
+LEFT: dict[str, tuple[str, dict[str, bytes], list[str]]] = {
+    "nothing": ("pass", {}, []),
+    "program_moved": ("import os; os.rename('main.py', 'x')", {"x": b"import os; os.rename('main.py', 'x')"}, []),
+    "program_changed": ("open('main.py', 'w').write('#')", {"main.py": b"#"}, []),
+    "given_changed": ("open('a', 'r+').write('B')", {"a": b"B"}, []),
+    "given_exchanged": ("import os; os.rename('a', 'c'); os.rename('b', 'a'); os.rename('c', 'b')", {"a": b"2", "b": b"1"}, []),
+    "given_became_a_folder": ("import os; os.remove('a'); os.mkdir('a'); open('a/x', 'w').write('x')", {"a/x": b"x"}, []),
+    "given_became_a_link": ("import os; os.remove('a'); os.symlink('b', 'a')", {}, ["a"]),
+    "given_became_unreadable": ("import os; os.chmod('a', 0)", {}, [] if os.geteuid() == 0 else ["a"]),
+    "one_more_name": ("import os; os.remove('a'); os.link('b', 'a')", {}, ["a", "b"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "files", "skipped"), LEFT.values(), ids=LEFT.keys())
+def test_what_is_left_is_told_whatever_was_done_to_what_was_there(
+    engine: Engine, code: str, files: dict[str, bytes], skipped: list[str]
+) -> None:
+    result = run(engine, code, files={"a": "1", "b": "2"})
+    assert result.ok, result.stderr
+    assert {file.path: file.data for file in result.files} == files
+    assert sorted(file.path for file in result.skipped_files) == skipped
+
+
 def test_a_file_that_imports_its_neighbour_works(engine: Engine) -> None:
     result = run(engine, "import helper; print(helper.X)", files={"helper.py": "X = 5"})
     assert result.stdout == "5\n"
@@ -132,6 +155,13 @@ def test_refused_network_is_counted_and_only_then(engine: Engine) -> None:
     assert run(engine, "print(1)").network_refused == 0
     code = "import urllib.request\ntry: urllib.request.urlopen('http://example.com')\nexcept OSError: pass"
     assert run(engine, code).network_refused > 0
+    with Engine() as other:
+        other.prepare("python")
+        results = [run(other, code), run(other, "print(1)"), run(other, code)]
+        assert all(result.warm for result in results)
+        assert results[0].network_refused > 0
+    # Whoever took the sandbox away has asked the kernel, which has forgotten it by now.
+    assert [result.network_refused > 0 for result in results] == [True, False, True]
 
 
 def test_a_server_inside_the_sandbox_can_talk_to_itself(engine: Engine) -> None:

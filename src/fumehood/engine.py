@@ -12,6 +12,7 @@ import os
 from .errors import InvalidFilePath, InvalidRequest, SandboxFailed, ZygoteDied
 from .protocol.execution import ExecutionRequest, ExecutionResult, OutputFile, SkippedFile
 from .protocol.limits import Limits
+from .protocol.record import later
 from .runtimes import get
 from .runtimes.runtime import Host, say_nothing
 from .sandbox import admission, walls
@@ -415,7 +416,7 @@ def _result(
         duration_seconds=outcome.duration_seconds,
         cpu_seconds=outcome.cpu_seconds,
         peak_memory_bytes=outcome.peak_memory_bytes,
-        network_refused=outcome.network_refused,
+        network_refused=later(outcome.network_refused),
         connections=() if traffic is None else traffic.connections,
         refusals=() if traffic is None else traffic.refusals,
         connections_left_out=0 if traffic is None else traffic.left_out,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from fumehood import ExecutionRequest, ExecutionResult, Limits, OutputFile
 from fumehood.errors import InvalidFilePath, InvalidRequest
 from fumehood.protocol.paths import why_not_inside
+from fumehood.protocol.record import later
 
 PATHS = {
     "parent": "../x",
@@ -120,3 +122,21 @@ def test_names_that_are_not_text_stay_apart_and_can_be_encoded() -> None:
     assert len(set(paths)) == len(names)
     assert paths[-2:] == ["café", "plain"]
     json.dumps(result.as_json(), ensure_ascii=False).encode("utf-8")
+
+
+def test_a_value_that_comes_later_is_asked_for_when_it_is_read() -> None:
+    asked: list[int] = []
+
+    def count() -> int:
+        asked.append(1)
+        return 7
+
+    result = ExecutionResult(id="1", language="python", reason="exited", exit_code=0, network_refused=later(count))
+    assert not asked
+    assert (result.network_refused, result.network_refused, len(asked)) == (7, 7, 1)
+    other = ExecutionResult(id="1", language="python", reason="exited", exit_code=0, network_refused=later(count))
+    assert pickle.loads(pickle.dumps(other)) == other == result
+    assert "network_refused=7" in repr(other)
+    with pytest.raises(AttributeError, match="frozen: use replace"):
+        result.network_refused = 8  # type: ignore[misc]  # it is frozen
+    assert ExecutionResult(id="1", language="python", reason="exited", exit_code=0).network_refused == 0

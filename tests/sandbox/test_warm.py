@@ -58,6 +58,7 @@ ALIKE = {
     "exit_functions": "import atexit\natexit.register(print, 'first')\natexit.register(print, 'second')\natexit.register(lambda: 1/0)",
     "finalizers": "class A:\n    def __del__(self): print('gone', __name__)\na = A(); a.me = a\nb = A()\nimport sys; sys.kept = A()",
     "finalizer_of_exit": "class A:\n    def __del__(self): print('gone')\na = A()\nraise SystemExit(3)",
+    "finalizer_of_old_garbage": "import gc\nclass A:\n    def __del__(self): print('gone')\na = A(); a.me = a; gc.collect(); del a\nb = A(); b.me = b; gc.collect(0); del b",
     "thread_outlives_main": "import threading, time\ndef f(): time.sleep(0.05); print('thread')\nthreading.Thread(target=f).start(); print('main')",
     "daemon_thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint(threading.active_count())",
     "main_thread_at_exit": "import atexit, threading\nt = threading.main_thread()\natexit.register(lambda: print(t.is_alive()))\nthreading._register_atexit(lambda: print('first', t.is_alive()))\nprint(t.is_alive(), threading._main_thread._tstate_lock.locked() if hasattr(t, '_tstate_lock') else '')",

@@ -6,7 +6,7 @@ from ..errors import InvalidFilePath, InvalidRequest
 from .limits import Limits
 from .network import Connection, Network, Refusal
 from .paths import why_not_inside
-from .record import Record
+from .record import Record, may_come_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class ExecutionResult(Record):
     duration_seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_bytes: int | None = None
-    network_refused: int = 0
+    network_refused: int = may_come_later(0)
     connections: tuple[Connection, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     connections_left_out: int = 0

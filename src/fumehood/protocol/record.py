@@ -9,7 +9,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, dataclass_transform
+    from collections.abc import Callable
+    from typing import Any, Self, TypeVar, dataclass_transform
+
+    T = TypeVar("T")
 else:
 
     def dataclass_transform(**_options):  # noqa: ANN201, ANN003 - typing's own is too slow to import here
@@ -35,10 +38,11 @@ class Record:
 
     def __init__(self, **values: Any) -> None:
         given = values.keys()
-        if missing := self._needed - given:
+        if not self._needed <= given:
+            missing = self._needed - given
             raise TypeError(f"{type(self).__name__} needs {next(n for n in self._fields if n in missing)}=")
-        if unknown := given - self._known:
-            names = ", ".join(sorted(unknown))
+        if not given <= self._known:
+            names = ", ".join(sorted(given - self._known))
             raise TypeError(f"{type(self).__name__} has no field {names}; it has {', '.join(self._fields)}")
         self.__dict__.update(values)
         self.__post_init__()
@@ -68,3 +72,43 @@ class Record:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.as_dict()
+
+
+def may_come_later(default: T) -> T:
+    """Return a field's default where the field may be given as `later` makes it."""
+    return _MayComeLater(default)  # type: ignore[return-value]  # a descriptor, which gives such a value
+
+
+def later(function: Callable[[], T]) -> T:
+    """Return what stands for a value that is asked for when somebody reads it first: the function is then called, once or more."""
+    return _Later(function)  # type: ignore[return-value]  # what stands for it
+
+
+class _Later:
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+
+class _MayComeLater:
+    def __init__(self, default: object) -> None:
+        self._default = default
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, record: Record | None, owner: type) -> object:
+        if record is None:
+            return self._default
+        value = record.__dict__.get(self._name, self._default)
+        if type(value) is _Later:
+            value = record.__dict__[self._name] = value.function()
+        return value
+
+    def __set__(self, record: Record, value: object) -> None:
+        Record.__setattr__(record, self._name, value)  # which refuses

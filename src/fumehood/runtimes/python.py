@@ -29,8 +29,14 @@ STANDARD = (
 )  # fmt: skip
 #: Read by the interpreter, the C library or the loader when they start. HOME: `site` looks for packages there.
 SETTLED = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_TUNABLES", "HOME", "OPENSSL_")
-_SAMPLE = """import collections, datetime, json, math, random, re
-class Sample: pass
+# What most programs do somewhere: say numbers and containers, call, catch, loop.
+_SAMPLE = """import collections, datetime, io, json, math, random, re
+class Sample:
+    def __init__(self): self.held = [1]
+def total(numbers): return sum(n * n for n in numbers)
+print(1, 1.5, 'a', [1], {'a': (1, None)}, True, f'{total([1, 2]):.2f}', Sample().held, file=io.StringIO())
+try: int('x')
+except ValueError as error: str(error)
 print(end='', flush=True)
 """
 # From 3.13 on a warm program that calls `sys.exit` dies of a segmentation fault: the interpreter's end takes another thread for

@@ -35,10 +35,11 @@ _SETTLED = (
     "XDG_",
     "SCIPY",
 )
-_SAMPLE = """import numpy as np, pandas as pd
+_SAMPLE = """import io, numpy as np, pandas as pd
 a = np.linspace(0.0, 1.0, 12).reshape(3, 4)
 (a @ a.T).sum(), np.linalg.inv(np.eye(3)), np.random.default_rng(0).normal(size=3), str(a)
 d = pd.DataFrame({'a': ['x', 'y', 'x'], 'b': [1.0, 2.0, 3.0]})
+print(1, 1.5, 'a', [1], {'a': (1, None)}, np.arange(10).sum(), d.groupby('a').b.sum().to_string(), file=io.StringIO())
 str(d), str(d.groupby('a').b.mean()), d.describe(), d.sort_values('b'), d.merge(d, on='a')
 print(end='', flush=True)
 """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _DEPTH = 32
+# What tmpfs adds to the size of a folder for each entry; two are there by themselves.
+_ENTRY_BYTES = 20
 # Entries looked at, taken or not: a folder full of empty files must not keep the host busy.
 _ENTRIES = 20_000
 
@@ -34,6 +36,9 @@ class Collected(Record):
     skipped: dict[str, str]
 
 
+_NOTHING = Collected(files={}, skipped={})
+
+
 def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: int) -> Collected:
     """Read the regular files below the open folder `work` that are new or differ from `given`.
 
@@ -41,6 +46,8 @@ def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: i
     """
     files: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
+    if _is_as_given(work, given):
+        return _NOTHING
     room = total_bytes
     for looked_at, (path, problem) in enumerate(_walk(work, b"", 0)):
         name = os.fsdecode(path)
@@ -60,6 +67,16 @@ def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: i
             files[name] = data
             room -= len(data)
     return Collected(files=files, skipped=skipped)
+
+
+def _is_as_given(work: int, given: Mapping[str, bytes]) -> bool:
+    """Whether nothing is there but those files as they were: so it is after most programs, and takes a quarter of a walk.
+
+    Where it says so it is so on tmpfs, whose folders' size is how many entries they have.
+    """
+    if os.fstat(work).st_size != _ENTRY_BYTES * (2 + len(given)) or any("/" in path for path in given):
+        return False
+    return all(_read(work, os.fsencode(path), len(data)) == data for path, data in given.items())
 
 
 def sizes(work: int) -> dict[str, int]:
@@ -191,11 +208,14 @@ def _read(work: int, path: bytes, room: int) -> bytes | str:
         pieces: list[bytes] = []
         left = room
         # One byte more than it claims to hold, so that a small file does not take the memory of a large one to read.
-        while piece := os.read(descriptor, min(left, facts.st_size, 1 << 20) + 1):
+        most = min(left, facts.st_size, 1 << 20) + 1
+        while piece := os.read(descriptor, most):
             left -= len(piece)
             if left < 0:
                 return f"has more than the {room} bytes that are left to take"
             pieces.append(piece)
+            if len(piece) < most:
+                break  # of a regular file that is its end
         return b"".join(pieces)
     except OSError as error:
         return _reason(error)

@@ -17,6 +17,7 @@ from ..errors import InvalidRequest, SandboxFailed
 from . import kernel
 from .cgroup import Cgroup
 from .init import ASKS, FAILED, LISTENS, MICROSECONDS, PASS_INTERRUPT, READY
+from .usage import NetworkCounters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class Live:
         self.between = -1
         #: `/work`, open, from when its walls are up.
         self.work = -1
-        #: Its network namespace, and what the kernel counts of it, open likewise.
+        #: Its network namespace, open likewise, and what the kernel counts of it.
         self.network = -1
-        self.counters: list[int] = []
+        self.counters = NetworkCounters()
         #: The listening sockets of one that has a way out, until somebody takes them.
         self.listeners: list[int] = []
         #: Where refused calls wait for an answer, of one that is to be explained.
@@ -188,7 +189,7 @@ class Live:
             names = _DESCRIPTORS[kind]
             for name, number in zip(names, numbers, strict=False):
                 setattr(self, name, number)
-            self.counters += numbers[len(names) :]
+            self.counters.add(numbers[len(names) :])
         if kind == FAILED:
             said = body.decode("utf-8", "replace")
             if said.endswith(os.strerror(_E2BIG)):
@@ -299,6 +300,8 @@ class Live:
             # Now nobody is there to make a process 1.
             self.kill()
         self._close_streams()
+        # A result may have been given out that asks for them later.
+        self.counters.refused()
         if self.cgroup is not None:
             self.is_dead(SETUP_SECONDS)
             self.cgroup.close()
@@ -307,16 +310,17 @@ class Live:
     def abandon(self) -> None:
         """Close what is open and leave the sandbox to the process that this one was forked from."""
         self._close_streams()
+        self.counters.close()
         self._close_processes()
         if self.cgroup is not None:
             self.cgroup.abandon()
 
     def _close_streams(self) -> None:
         streams = (self.stdin, self.stdout, self.stderr, *self.stdio)
-        for descriptor in (*streams, self.work, self.network, self.listener, *self.counters, *self.listeners):
+        for descriptor in (*streams, self.work, self.network, self.listener, *self.listeners):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.counters, self.listeners = [], []
+        self.listeners = []
         self.stdin = self.stdout = self.stderr = self.work = self.network = self.listener = -1
         self.control.close()
         self.far.close()

@@ -17,7 +17,7 @@ from .init import ASKS, ENDED, LISTENS, READY, REPORT
 from .isolation import gvisor
 from .isolation.namespaces import UserLease
 from .live import SETUP_SECONDS, Live
-from .usage import MOST_LOCKS, holds_too_many_locks, network_refused, shares_by_session, stand_back, tree_usage
+from .usage import MOST_LOCKS, holds_too_many_locks, shares_by_session, stand_back, tree_usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Outcome(Record):
     duration_seconds: float
     cpu_seconds: float
     peak_memory_bytes: int | None
-    network_refused: int
+    network_refused: Callable[[], int]
     tier: str
     denied_calls: tuple[DeniedCall, ...] | None = None
 
@@ -362,7 +362,7 @@ class _Run:
             duration_seconds=self._ended - self._started,
             cpu_seconds=max(self._cpu_seconds, grouped, cpu_seconds - (live.used_seconds or 0.0)),
             peak_memory_bytes=peak or max(self._peak_bytes, largest_kib * 1024) or None,
-            network_refused=network_refused(live.counters),
+            network_refused=live.counters.refused,
             tier="cgroup" if self._cgroup else "sampled",
             denied_calls=None if self._denials is None else self._denials.calls(),
         )

@@ -6,6 +6,7 @@ nobody maps would not be either, so where this is all there is, seccomp refuses 
 
 from __future__ import annotations
 
+import _thread
 import os
 
 TYPE_CHECKING = False
@@ -133,34 +134,55 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def network_refused(counters: Iterable[int]) -> int:
-    """Return how many packets and connections a network namespace's kernel refused for want of a route.
+class NetworkCounters:
+    """What the kernel counts of one network namespace: its `/proc/net/snmp` and `snmp6`, open until they were read once.
 
-    `counters` are its `/proc/net/snmp` and `snmp6`, open.
+    That takes 50 us, more than a program's first line, so it is done once nobody waits for the result: by whoever takes the
+    sandbox away, or by whoever asks before. Any thread may call.
     """
-    total = 0
-    for descriptor in counters:
-        text = os.pread(descriptor, 1 << 16, 0)
-        if text not in _UNUSED:
-            total += _refused(text)
-    return total
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._opened: list[int] = []
+        self._refused = 0
+
+    def add(self, opened: Iterable[int]) -> None:
+        """Take over descriptors of those files."""
+        self._opened += opened
+
+    def refused(self) -> int:
+        """Return how many packets and connections it refused for want of a route. All its processes must be dead."""
+        with self._lock:
+            for place, descriptor in enumerate(self._opened):
+                text = os.pread(descriptor, 1 << 14, 0)
+                if text != _UNUSED.get(place):
+                    self._refused += (count := _refused(text))
+                    if not count:
+                        _UNUSED[place] = text
+            self._close()
+        return self._refused
+
+    def close(self) -> None:
+        """Close them unread, where nobody has."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        for descriptor in self._opened:
+            os.close(descriptor)
+        self._opened.clear()
 
 
-# What the counters of networks that nobody has used say: as a rule one text each, which need not be read again.
-_UNUSED: set[bytes] = set()
-_MOST_UNUSED = 64
+# What the counters of networks that nobody has used say, by their place: as a rule one text each, which need not be taken apart.
+_UNUSED: dict[int, bytes] = {}
 
 
 def _refused(text: bytes) -> int:
     # Version 4 has a line of names and one of values, version 6 a line each.
     names, values = text.split(b"\n", 2)[:2]
     if names.startswith(b"Ip: "):
-        count = int(values.split()[names.split().index(b"OutNoRoutes")])
-    else:
-        count = int(text.partition(b"Ip6OutNoRoutes")[2].split(None, 1)[0])
-    if not count and len(_UNUSED) < _MOST_UNUSED:
-        _UNUSED.add(text)
-    return count
+        return int(values.split()[names.split().index(b"OutNoRoutes")])
+    return int(text.partition(b"Ip6OutNoRoutes")[2].split(None, 1)[0])
 
 
 def private_bytes(first: int) -> int:

@@ -36,6 +36,8 @@ FORKED = b"P"
 
 # The zygote is started by the command line that a cold program has, so this lies where a program would.
 _PROGRAM, _PATH, _NAME = "/work/main.py", b"/work/main.py", "main.py"
+# And this where a zygote finds out what programs write to.
+_REHEARSED = "/tmp/main.py"  # noqa: S108 - its own
 _LOADER = """import sys
 sys.path.insert(0, '/proc/self/fd/{code}')
 import fumehood.sandbox.zygote as z
@@ -207,11 +209,13 @@ class _Programs:
             there = list(touching.private_ranges())
             os.chdir("/tmp")  # noqa: S108 - the zygote's own, where it can write
             self._warm.settle()
-            program = b"/tmp/main.py"
+            program = os.fsencode(_REHEARSED)
             init.lay({_NAME: self._sample_text})
             yield self._libc.fopen(program, b"rb"), program, 1, None
             self._warm.rehearse_end()
+            order = marshal.dumps((_REHEARSED, {_NAME: self._sample_text}, {}, ()))
             before = touching.own_pages()
+            program = _lay_out(order, there=_REHEARSED)
             yield self._libc.fopen(program, b"rb"), program, 1, None
             self._warm.run_to_end(results[-1])
             written = touching.own_pages() - before
@@ -313,10 +317,9 @@ def _lay_out(order: bytes, there: str = "") -> bytes:
 
 def receive(channel: socket, descriptors: int) -> tuple[bytes, list[int]]:
     """Take one message and the descriptors that come with it; an empty one means that the other end closed."""
-    import array  # noqa: PLC0415 - loaded by now
-
     message, ancillary, _flags, _address = channel.recvmsg(MESSAGE, 4 * descriptors + 32, _CMSG_CLOEXEC)
-    numbers = array.array("i")
+    numbers: list[int] = []
     for _level, _kind, data in ancillary:
-        numbers.frombytes(data[: len(data) - len(data) % 4])
-    return message, list(numbers)
+        # No module for that: a program would find it loaded, and its end would look through what it is made of.
+        numbers += memoryview(data[: len(data) - len(data) % 4]).cast("i")
+    return message, numbers
