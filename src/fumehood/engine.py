@@ -415,7 +415,7 @@ def _result(
         skipped_files=tuple(SkippedFile(path=path, why=why) for path, why in taken.skipped.items()),
         duration_seconds=outcome.duration_seconds,
         cpu_seconds=outcome.cpu_seconds,
-        peak_memory_bytes=outcome.peak_memory_bytes,
+        peak_memory_bytes=later(outcome.peak_memory_bytes),
         network_refused=later(outcome.network_refused),
         connections=() if traffic is None else traffic.connections,
         refusals=() if traffic is None else traffic.refusals,

@@ -112,7 +112,7 @@ class ExecutionResult(Record):
     skipped_files: tuple[SkippedFile, ...] = ()
     duration_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = may_come_later(None)
     network_refused: int = may_come_later(0)
     connections: tuple[Connection, ...] = ()
     refusals: tuple[Refusal, ...] = ()

@@ -13,6 +13,7 @@ import os
 import time
 
 from . import kernel
+from .usage import ReadOnce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Cgroup:
     def __init__(self, folders: dict[str, str], version: int) -> None:
         self._folders = folders
         self._version = version
-        self._peak = -1
+        #: The most memory that it ever held; 0 where the kernel is too old to tell.
+        self.peak_bytes = ReadOnce(_peak)
 
     @classmethod
     def open(
@@ -186,28 +188,21 @@ class Cgroup:
             return _count(f"{self._folders['unified']}/memory.events", "oom_kill")
         return _count(f"{self._folders['memory']}/memory.oom_control", "oom_kill")
 
-    @property
-    def peak_bytes(self) -> int | None:
-        """The most memory it ever held; None where the kernel is too old to tell."""
-        return None if self._peak < 0 else int(os.pread(self._peak, 64, 0))
-
     def _open_peak(self, path: str) -> Cgroup:
-        # It is read on the way of every execution, and opened before.
         try:
-            self._peak = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.peak_bytes.add([os.open(path, os.O_RDONLY | os.O_CLOEXEC)])
         except OSError:
             pass  # the kernel is too old to tell
         return self
 
     def abandon(self) -> None:
         """Close what is open and leave the groups to the process that this one was forked from."""
-        if self._peak >= 0:
-            os.close(self._peak)
-            self._peak = -1
+        self.peak_bytes.close()
 
     def close(self) -> None:
         """Remove the groups, whose processes must be dead or dying."""
-        self.abandon()
+        # A result may have been given out that asks for it later.
+        self.peak_bytes()
         until = time.monotonic() + _DYING_SECONDS
         for folder in dict.fromkeys(self._folders.values()):
             while True:
@@ -219,6 +214,10 @@ class Cgroup:
                         continue
                     # Not made, or still busy: `sweep` takes what a dead maker left.
                 break
+
+
+def _peak(opened: list[int]) -> int:
+    return int(os.pread(opened[0], 64, 0))
 
 
 def sweep(root: str = _ROOT, membership: str = "/proc/self/cgroup") -> None:

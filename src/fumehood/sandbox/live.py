@@ -17,7 +17,7 @@ from ..errors import InvalidRequest, SandboxFailed
 from . import kernel
 from .cgroup import Cgroup
 from .init import ASKS, FAILED, LISTENS, MICROSECONDS, PASS_INTERRUPT, READY
-from .usage import NetworkCounters
+from .usage import ReadOnce, network_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ WARM_KEEPERS = 2
 #: From `birth` or `copying`: a new process 1, by pidfd. From `copying`: a program likewise, with what it lost, in words; it is
 #: about to run.
 BORN, RUNS = b"B", b"P"
-#: Bytes of the longest message; a longer order goes as a file in memory.
+#: Bytes of the longest message. A longer order goes as a file in memory: its descriptor comes with a message after this one.
 MESSAGE = 1 << 16
+BY_MEMORY = b"m"
 
 
-# Which of them come with which message; what more comes with the first are `counters`, and with `LISTENS` all are `listeners`.
+# Which of them come with which message; what more comes with the first tells what was `refused`, and with `LISTENS` all are `listeners`.
 _DESCRIPTORS = {
     READY: ("work", "network"), ASKS: ("listener",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
 }  # fmt: skip
@@ -75,9 +76,9 @@ class Live:
         self.between = -1
         #: `/work`, open, from when its walls are up.
         self.work = -1
-        #: Its network namespace, open likewise, and what the kernel counts of it.
+        #: Its network namespace, open likewise, and how often the kernel refused it a way.
         self.network = -1
-        self.counters = NetworkCounters()
+        self.refused = ReadOnce(network_refused)
         #: The listening sockets of one that has a way out, until somebody takes them.
         self.listeners: list[int] = []
         #: Where refused calls wait for an answer, of one that is to be explained.
@@ -189,7 +190,7 @@ class Live:
             names = _DESCRIPTORS[kind]
             for name, number in zip(names, numbers, strict=False):
                 setattr(self, name, number)
-            self.counters.add(numbers[len(names) :])
+            self.refused.add(numbers[len(names) :])
         if kind == FAILED:
             said = body.decode("utf-8", "replace")
             if said.endswith(os.strerror(_E2BIG)):
@@ -255,7 +256,8 @@ class Live:
         try:
             with open(memory, "wb", closefd=False) as file:
                 file.write(message)
-            self.control.sendmsg([b"m"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", memory))])
+            self.control.send(BY_MEMORY)
+            self.control.sendmsg([BY_MEMORY], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", memory))])
         finally:
             os.close(memory)
 
@@ -300,8 +302,8 @@ class Live:
             # Now nobody is there to make a process 1.
             self.kill()
         self._close_streams()
-        # A result may have been given out that asks for them later.
-        self.counters.refused()
+        # A result may have been given out that asks for it later.
+        self.refused()
         if self.cgroup is not None:
             self.is_dead(SETUP_SECONDS)
             self.cgroup.close()
@@ -310,7 +312,7 @@ class Live:
     def abandon(self) -> None:
         """Close what is open and leave the sandbox to the process that this one was forked from."""
         self._close_streams()
-        self.counters.close()
+        self.refused.close()
         self._close_processes()
         if self.cgroup is not None:
             self.cgroup.abandon()

@@ -56,7 +56,7 @@ class Outcome(Record):
     oom_kills: int
     duration_seconds: float
     cpu_seconds: float
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Callable[[], int | None]
     network_refused: Callable[[], int]
     tier: str
     denied_calls: tuple[DeniedCall, ...] | None = None
@@ -346,6 +346,7 @@ class _Run:
         status, *times, largest_kib = self._report or (None, 0, 0, 0, 0, 0)
         cpu_seconds = times[0] + times[2] + (times[1] + times[3]) / 1e6
         peak = self._cgroup.peak_bytes if self._cgroup else None
+        sampled = max(self._peak_bytes, largest_kib * 1024)
         work, live.work = live.work, -1
         # Many short programs have used nothing worth a look at the group.
         grouped = live.group_seconds if self._ended - self._started > _SAMPLE_CPU_SECONDS else 0.0
@@ -361,8 +362,8 @@ class _Run:
             oom_kills=oom_kills,
             duration_seconds=self._ended - self._started,
             cpu_seconds=max(self._cpu_seconds, grouped, cpu_seconds - (live.used_seconds or 0.0)),
-            peak_memory_bytes=peak or max(self._peak_bytes, largest_kib * 1024) or None,
-            network_refused=live.counters.refused,
+            peak_memory_bytes=lambda: (peak() if peak else 0) or sampled or None,
+            network_refused=live.refused,
             tier="cgroup" if self._cgroup else "sampled",
             denied_calls=None if self._denials is None else self._denials.calls(),
         )

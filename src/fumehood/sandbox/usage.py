@@ -11,7 +11,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -134,36 +134,33 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-class NetworkCounters:
-    """What the kernel counts of one network namespace: its `/proc/net/snmp` and `snmp6`, open until they were read once.
+class ReadOnce:
+    """A number that open files of the kernel's tell about a sandbox, read when all of its processes are dead.
 
-    That takes 50 us, more than a program's first line, so it is done once nobody waits for the result: by whoever takes the
-    sandbox away, or by whoever asks before. Any thread may call.
+    That takes 10 to 50 us, more than a program's first line, so it is done once nobody waits for the result: by whoever takes
+    the sandbox away, or by whoever asks before. `number` makes it of the descriptors. Any thread may call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: Callable[[list[int]], int]) -> None:
+        self._number = number
         self._lock = _thread.allocate_lock()
         self._opened: list[int] = []
-        self._refused = 0
+        self._value = 0
 
     def add(self, opened: Iterable[int]) -> None:
         """Take over descriptors of those files."""
         self._opened += opened
 
-    def refused(self) -> int:
-        """Return how many packets and connections it refused for want of a route. All its processes must be dead."""
+    def __call__(self) -> int:
+        """Return it, and close the files; 0 where there were none."""
         with self._lock:
-            for place, descriptor in enumerate(self._opened):
-                text = os.pread(descriptor, 1 << 14, 0)
-                if text != _UNUSED.get(place):
-                    self._refused += (count := _refused(text))
-                    if not count:
-                        _UNUSED[place] = text
-            self._close()
-        return self._refused
+            if self._opened:
+                self._value = self._number(self._opened)
+                self._close()
+        return self._value
 
     def close(self) -> None:
-        """Close them unread, where nobody has."""
+        """Close them unread, where nobody has asked."""
         with self._lock:
             self._close()
 
@@ -171,6 +168,22 @@ class NetworkCounters:
         for descriptor in self._opened:
             os.close(descriptor)
         self._opened.clear()
+
+
+def network_refused(counters: Iterable[int]) -> int:
+    """Return how many packets and connections a network namespace's kernel refused for want of a route.
+
+    `counters` are its `/proc/net/snmp` and `snmp6`, open.
+    """
+    total = 0
+    for place, descriptor in enumerate(counters):
+        text = os.pread(descriptor, 1 << 14, 0)
+        if text != _UNUSED.get(place):
+            count = _refused(text)
+            total += count
+            if not count:
+                _UNUSED[place] = text
+    return total
 
 
 # What the counters of networks that nobody has used say, by their place: as a rule one text each, which need not be taken apart.

@@ -21,7 +21,7 @@ from itertools import starmap
 from ..protocol.limits import Limits
 from . import birth, filters, init, kernel, preloaded, reaper, rlimits, touching, tree
 from .isolation.namespaces import NAMESPACES, USERS_OF_ONE, map_users
-from .live import MESSAGE, WARM_KEEPERS
+from .live import BY_MEMORY, MESSAGE, WARM_KEEPERS
 from .spec import USER_ID, Spec
 from .succession import Place
 
@@ -167,6 +167,7 @@ class _Programs:
         self._parent = os.pidfd_open(os.getpid())
         self._libc = ctypes.CDLL(None)
         self._libc.fopen.restype = ctypes.c_void_p
+        self._libc.fclose.argtypes = (ctypes.c_void_p,)
 
     def __call__(self, results: deque[int]) -> Iterator[tuple[object, ...]]:
         self._warm.adopt_thread()
@@ -190,17 +191,13 @@ class _Programs:
                 for descriptor in descriptors:
                     os.close(descriptor)
         self._warm.settle()
+        blank = None
         if self._has_time:
-            program = _lay_out(self._sample)
-            yield self._libc.fopen(program, b"rb"), program, 1, None
-            # It stays, empty: most programs have that name too.
-            os.truncate(program, 0)
+            yield self._lay_out(self._sample)
+            blank = _Blank(_PROGRAM, self._libc)
             self._warm.rehearse_end()
             touching.touch(self._touched)
-        program = _lay_out(
-            _await_order(control, shares_user=self._shares_user), there=_PROGRAM if self._has_time else ""
-        )
-        yield self._libc.fopen(program, b"rb"), program, 1, None
+        yield self._lay_out(_await_order(control, shares_user=self._shares_user), blank)
         self._warm.end(results[-1])
 
     def _find_out(self, results: deque[int], told: int) -> Iterator[tuple[object, ...]]:
@@ -209,14 +206,12 @@ class _Programs:
             there = list(touching.private_ranges())
             os.chdir("/tmp")  # noqa: S108 - the zygote's own, where it can write
             self._warm.settle()
-            program = os.fsencode(_REHEARSED)
-            init.lay({_NAME: self._sample_text})
-            yield self._libc.fopen(program, b"rb"), program, 1, None
-            self._warm.rehearse_end()
             order = marshal.dumps((_REHEARSED, {_NAME: self._sample_text}, {}, ()))
+            yield self._lay_out(order)
+            blank = _Blank(_REHEARSED, self._libc)
+            self._warm.rehearse_end()
             before = touching.own_pages()
-            program = _lay_out(order, there=_REHEARSED)
-            yield self._libc.fopen(program, b"rb"), program, 1, None
+            yield self._lay_out(order, blank)
             self._warm.run_to_end(results[-1])
             written = touching.own_pages() - before
             with open(told, "wb") as out:
@@ -260,6 +255,32 @@ class _Programs:
             os.close(pidfd)
         return None
 
+    def _lay_out(self, order: bytes, blank: _Blank | None = None) -> tuple[object, ...]:
+        """Lay the files and set what a program finds at its start; return how the interpreter is to run it."""
+        program, files, environment, args = marshal.loads(order)  # noqa: S302 - from the engine
+        file = 0
+        if blank is not None and len(files) == 1 and _NAME in files:
+            file = blank.fill(files[_NAME])
+        else:
+            if blank is not None:
+                blank.discard()
+            init.lay(files)
+        if environment:
+            os.environ.update(environment)
+            if "TZ" in environment:
+                import time  # noqa: PLC0415 - loaded by now
+
+                time.tzset()
+        sys.argv += args
+        sys.orig_argv += args
+        if program == _PROGRAM:
+            path = _PATH
+        else:
+            sys.argv[0] = program
+            sys.orig_argv[-len(args) - 1] = program
+            path = os.fsencode(program)
+        return file or self._libc.fopen(path, b"rb"), path, 1, None
+
     def _spec(self, limits: dict[str, Any], *, forkable: bool) -> Spec:
         if self._latest is None or self._latest[0] != (limits, forkable):
             made = Spec(argv=(), environment={}, mounts=(), files={}, limits=Limits(**limits), forkable=forkable)
@@ -278,41 +299,37 @@ def _await_order(control: socket, *, shares_user: bool) -> bytes:
     """Say that this process waits, and take its one order."""
     birth.tell_that_it_waits(control)
     rlimits.narrow(shares_user=shares_user)
-    order, descriptors = receive(control, 1)
-    if not order:
-        os._exit(1)
-    if descriptors:
+    order = control.recv(MESSAGE)
+    if order == BY_MEMORY:
+        descriptors = receive(control, 1)[1]
         with open(descriptors[0], "rb") as file:
             file.seek(0)
             order = file.read()
+    if not order:
+        os._exit(1)
     control.close()
     return order
 
 
-def _lay_out(order: bytes, there: str = "") -> bytes:
-    """Lay the files and set what a program finds at its start; return its path. `there` is an empty file that lies there."""
-    program, files, environment, args = marshal.loads(order)  # noqa: S302 - as above
-    if there and len(files) == 1 and _NAME in files:
-        init.fill(os.open(there, os.O_WRONLY | os.O_CLOEXEC), files[_NAME])
-    else:
-        if there:
-            # In a folder names stand in the order in which they came.
-            os.unlink(there)
-        init.lay(files)
-    if environment:
-        os.environ.update(environment)
-        if "TZ" in environment:
-            import time  # noqa: PLC0415 - loaded by now
+class _Blank:
+    """The empty file of a program that most orders name, open ahead: to write to, and as the interpreter reads it."""
 
-            time.tzset()
-    sys.argv += args
-    sys.orig_argv += args
-    if program == _PROGRAM:
-        return _PATH
-    sys.argv[0] = program
-    sys.orig_argv[-len(args) - 1] = program
-    path: bytes = os.fsencode(program)
-    return path
+    def __init__(self, path: str, libc: ctypes.CDLL) -> None:
+        self._path, self._libc = path, libc
+        # What the sample left.
+        self._writes = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        self._file: int = libc.fopen(os.fsencode(path), b"rb")
+
+    def fill(self, data: bytes) -> int:
+        """Write the program's text; return what the interpreter is to read."""
+        init.fill(self._writes, data)
+        return self._file
+
+    def discard(self) -> None:
+        """Take it away: in a folder names stand in the order in which they came."""
+        os.close(self._writes)
+        self._libc.fclose(self._file)
+        os.unlink(self._path)
 
 
 def receive(channel: socket, descriptors: int) -> tuple[bytes, list[int]]:
