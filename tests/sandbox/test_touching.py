@@ -38,3 +38,36 @@ def test_a_fork_s_own_pages_are_those_that_it_wrote_to_or_touched() -> None:
     if not Path("/proc/self/pagemap").exists():
         pytest.skip("this kernel does not tell whose pages are")
     assert said == f"[[], [3], {[3, *range(10, 20)]}, True]\n"
+
+
+LOOKING = """
+import math, mmap, os
+from fumehood.sandbox import touching
+read, write = os.pipe()
+# Nobody has looked at what it computes this with, and the kernel maps no more of a file than it was asked for plus some around it.
+if os.fork() == 0:
+    before, ranges = touching.file_pages(), list(touching.file_ranges())
+    file = os.open(os.path.realpath("/proc/self/exe"), os.O_RDONLY)
+    held = mmap.mmap(file, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    mapped = [pair for pair in touching.file_ranges() if pair not in ranges]
+    new = touching.file_pages() - before
+    first, behind = mapped[0]
+    touching.look([first, first + mmap.PAGESIZE, behind - mmap.PAGESIZE])
+    there = touching.file_pages()
+    said = (
+        [first in new, behind - mmap.PAGESIZE in new],
+        [first in there, behind - mmap.PAGESIZE in there],
+        touching.inside([first, behind, first - 1], mapped) == [first],
+    )
+    os.write(write, repr(said).encode())
+    os._exit(0)
+os.wait()
+print(os.read(read, 4096).decode())
+"""
+
+
+def test_pages_of_files_that_were_looked_at_are_there_and_others_are_not() -> None:
+    if not Path("/proc/self/pagemap").exists():
+        pytest.skip("this kernel does not tell whose pages are")
+    said = subprocess.run([sys.executable, "-c", LOOKING], capture_output=True, text=True, check=True).stdout
+    assert said == "([False, False], [True, True], True)\n"

@@ -96,7 +96,7 @@ class Python:
 
 def _variable(name: bytes) -> bytes | None:
     # What `os.environ` wraps: there a name that is not set costs two exceptions, a twentieth of a short program's time.
-    data: dict[bytes, bytes] = os.environ._data
+    data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # there since 3.2
     return data.get(name)
 
 

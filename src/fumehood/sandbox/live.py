@@ -41,7 +41,7 @@ MESSAGE = 1 << 16
 BY_MEMORY = b"m"
 
 
-# Which of them come with which message. What more comes with the first tells what was `refused`; with `LISTENS` all are `listeners`.
+# Which of them come with which message. What more comes with the first tells what was `refused`; all of `LISTENS` are `listeners`.
 _DESCRIPTORS = {
     READY: ("work", "network"), ASKS: ("listener",), BORN: ("process",), RUNS: ("program",), WAITING: ("between",),
 }  # fmt: skip

@@ -159,8 +159,8 @@ class _Programs:
     def __init__(self, channel: socket, warm: preloaded.Warm, system_calls: dict[bool, bytes], sample: bytes) -> None:
         self._channel, self._warm, self._system_calls = channel, warm, system_calls
         self._sample_text, self._sample = sample, marshal.dumps((_PROGRAM, {_NAME: sample}, {}, ()))
-        #: Addresses of pages that are written to after the sample, by every program.
-        self._touched: list[int] = []
+        #: Addresses of pages that every program writes to after the sample, and of those of files that it then looks at.
+        self._touched: tuple[list[int], list[int]] = ([], [])
         self._has_time = True
         #: The last sandbox's policy, by what it was made from: most are alike.
         self._latest: tuple[tuple[dict[str, Any], bool], Spec] | None = None
@@ -180,7 +180,7 @@ class _Programs:
         with open(tells, "rb") as file:
             # Nothing where it could not find out, which costs time alone.
             found = file.read()
-        self._touched = marshal.loads(found) if found else []  # noqa: S302 - a fork of this process
+        self._touched = marshal.loads(found) if found else ([], [])  # noqa: S302 - a fork of this process
         while control is None:
             request, descriptors = receive(self._channel, 5)
             if not request:
@@ -196,27 +196,29 @@ class _Programs:
             yield self._lay_out(self._sample)
             blank = _Blank(_PROGRAM, self._libc)
             self._warm.rehearse_end()
-            touching.touch(self._touched)
+            touching.touch(self._touched[0])
+            touching.look(self._touched[1])
         yield self._lay_out(_await_order(control, shares_user=self._shares_user), blank)
         self._warm.end(results[-1])
 
     def _find_out(self, results: deque[int], told: int) -> Iterator[tuple[object, ...]]:
         """In a fork that becomes no sandbox: tell which memory a program writes to that comes after the sample. Never returns."""
         try:
-            there = list(touching.private_ranges())
+            # What comes to be mapped later other forks have not.
+            private, files = list(touching.private_ranges()), list(touching.file_ranges())
             os.chdir("/tmp")  # noqa: S108 - the zygote's own, where it can write
             self._warm.settle()
             order = marshal.dumps((_REHEARSED, {_NAME: self._sample_text}, {}, ()))
             yield self._lay_out(order)
             blank = _Blank(_REHEARSED, self._libc)
             self._warm.rehearse_end()
-            before = touching.own_pages()
+            seen, before = touching.file_pages(), touching.own_pages()
             yield self._lay_out(order, blank)
             self._warm.run_to_end(results[-1])
-            written = touching.own_pages() - before
+            written = touching.inside(touching.own_pages() - before, private)
+            looked_at = touching.inside(touching.file_pages() - seen, files)
             with open(told, "wb") as out:
-                # What came to be mapped since then others have not.
-                out.write(marshal.dumps([each for each in written if any(first <= each < end for first, end in there)]))
+                out.write(marshal.dumps((written, looked_at)))
             os._exit(0)
         finally:
             os._exit(1)  # whatever went wrong, this is no sandbox and no zygote
