@@ -109,6 +109,7 @@ LEFT: dict[str, tuple[str, dict[str, bytes], list[str]]] = {
     "given_became_a_folder": ("import os; os.remove('a'); os.mkdir('a'); open('a/x', 'w').write('x')", {"a/x": b"x"}, []),
     "given_became_a_link": ("import os; os.remove('a'); os.symlink('b', 'a')", {}, ["a"]),
     "given_became_unreadable": ("import os; os.chmod('a', 0)", {}, [] if os.geteuid() == 0 else ["a"]),
+    "beside_one_in_a_folder": ("open('d/extra', 'w').write('x')", {"d/extra": b"x"}, []),
     "one_more_name": ("import os; os.remove('a'); os.link('b', 'a')", {}, ["a", "b"]),
 }  # fmt: skip
 
@@ -117,7 +118,8 @@ LEFT: dict[str, tuple[str, dict[str, bytes], list[str]]] = {
 def test_what_is_left_is_told_whatever_was_done_to_what_was_there(
     engine: Engine, code: str, files: dict[str, bytes], skipped: list[str]
 ) -> None:
-    result = run(engine, code, files={"a": "1", "b": "2"})
+    given = {"a": "1", "b": "2"} | ({"d/a": "3"} if "d/" in code else {})
+    result = run(engine, code, files=given)
     assert result.ok, result.stderr
     assert {file.path: file.data for file in result.files} == files
     assert sorted(file.path for file in result.skipped_files) == skipped

@@ -96,7 +96,10 @@ class Python:
 
 def _variable(name: bytes) -> bytes | None:
     # What `os.environ` wraps: there a name that is not set costs two exceptions, a twentieth of a short program's time.
-    data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # there since 3.2
+    data: dict[bytes, bytes] | None = getattr(os.environ, "_data", None)
+    if data is None:  # somebody put something else in its place
+        value = os.environ.get(os.fsdecode(name))
+        return None if value is None else os.fsencode(value)
     return data.get(name)
 
 

@@ -36,9 +36,6 @@ class Collected(Record):
     skipped: dict[str, str]
 
 
-_NOTHING = Collected(files={}, skipped={})
-
-
 def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: int) -> Collected:
     """Read the regular files below the open folder `work` that are new or differ from `given`.
 
@@ -47,7 +44,7 @@ def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: i
     files: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
     if _is_as_given(work, given):
-        return _NOTHING
+        return Collected(files=files, skipped=skipped)
     room = total_bytes
     for looked_at, (path, problem) in enumerate(_walk(work, b"", 0)):
         name = os.fsdecode(path)
@@ -57,10 +54,12 @@ def collect(work: int, given: Mapping[str, bytes], *, total_bytes: int, count: i
         if problem:
             skipped[name] = problem
             continue
+        if name in given and _read(work, path, len(given[name])) == given[name]:
+            continue
         data = _read(work, path, room)
         if isinstance(data, str):
             skipped[name] = data
-        elif data != given.get(name):
+        else:
             if len(files) >= count:
                 skipped[name] = f"more than {count} files"
                 continue

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+# What the interpreter takes from `sys` before it lets go of modules (finalize_modules_delete_special in its pylifecycle.c).
+_GONE_AT_THE_END = dict.fromkeys((
+    "path", "argv", "ps1", "ps2", "last_type", "last_value", "last_traceback", "path_hooks", "path_importer_cache", "meta_path",
+    "__interactivehook__",
+))  # fmt: skip
 _OF_MAIN = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__", "__builtins__")
 
 
@@ -29,9 +34,8 @@ class Warm:
         self._handlers, self._generators = handlers, generators
         # What `adopt_thread` did once; None where each fork has to do it.
         self._adopted: object = None
-        # How often each generation of objects had been looked through when all that was there was set aside.
-        self._collections: list[int] = []
-        # Kept alive, so that the interpreter's own end does not take apart what the kernel frees by itself.
+        # Kept alive, so that the interpreter's own end does not take apart what the kernel frees by itself. With it the module in
+        # which the zygote itself runs: a program has one of its own.
         self._kept = list(sys.modules.values())
         atexit.register(self._let_go)
         self._main: dict[str, Any] = {}
@@ -63,22 +67,20 @@ class Warm:
             reseed()
         main = sys.modules["__main__"].__dict__
         self._main = {name: main[name] for name in _OF_MAIN}
-        self._reset_main()
+        self._renew_main()
 
     def rehearse_end(self) -> None:
         """Touch what the end of a program touches, and forget the sample that just ran."""
-        main = sys.modules["__main__"]
         self._take_down()
-        sys.modules["__main__"] = main
-        self._reset_main()
         # What is there by now lives to the end: collections need not look at it, and copy what it lies in.
         gc.freeze()
-        self._collections = _collections()
+        self._renew_main()
 
     def end(self, result: int) -> None:
         """End as an interpreter ends whose program ran to its last line or raised: threads, exit functions, finalizers."""
+        was_interrupted = result != 0 and getattr(sys, "last_type", None) is KeyboardInterrupt
         code = self.run_to_end(result)
-        if result != 0 and getattr(sys, "last_type", None) is KeyboardInterrupt:
+        if was_interrupted:
             import _signal  # noqa: PLC0415 - loaded by now
 
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
@@ -90,7 +92,12 @@ class Warm:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         self._run_exit_functions()
-        return self._take_down(_flush(0 if result == 0 else 1))
+        code = _flush(0 if result == 0 else 1)
+        # As the interpreter's end does before it lets go of modules: finalizers find its own streams, and can import nothing.
+        known = sys.__dict__
+        known.update(_GONE_AT_THE_END)
+        known.update(stdin=known.get("__stdin__"), stdout=known.get("__stdout__"), stderr=known.get("__stderr__"))
+        return self._take_down(code)
 
     def _run_exit_functions(self) -> None:
         atexit.unregister(self._let_go)
@@ -102,9 +109,7 @@ class Warm:
         sys.modules.pop("__main__", None)
         for name in self._new_modules():
             del sys.modules[name]
-        # Where nothing was looked through since, all that the program made is in the youngest generation. To look through the
-        # oldest empties the interpreter's stores of free objects as well, which takes four times as long.
-        gc.collect(0 if not gc.callbacks and _collections() == self._collections else 2)
+        gc.collect()
         return _flush(code)
 
     def _new_modules(self) -> list[str]:
@@ -119,10 +124,12 @@ class Warm:
             return [each for each in sys.modules if each not in self.modules]
         return new[::-1]
 
-    def _reset_main(self) -> None:
-        main = sys.modules["__main__"].__dict__
-        main.clear()
-        main.update(self._main)
+    def _renew_main(self) -> None:
+        # Made after the freeze: what is in a cycle with something frozen no collection finds.
+        main = type(sys)("__main__")
+        main.__dict__.clear()
+        main.__dict__.update(self._main)
+        sys.modules["__main__"] = main
 
     def _let_go(self) -> None:
         # Only reached where the interpreter itself ends the process (`sys.exit`): by the last of the exit functions.
@@ -166,10 +173,6 @@ def _generators() -> list[Callable[[], object]]:
 
 def _renew(bits: Any) -> None:
     bits.state = type(bits)().state
-
-
-def _collections() -> list[int]:
-    return [each["collections"] for each in gc.get_stats()]
 
 
 def _flush(code: int) -> int:

@@ -345,7 +345,7 @@ class _Run:
             raise SandboxFailed("the sandbox's process 1 died without a word: is the machine out of memory?")
         status, *times, largest_kib = self._report or (None, 0, 0, 0, 0, 0)
         cpu_seconds = times[0] + times[2] + (times[1] + times[3]) / 1e6
-        peak = self._cgroup.peak_bytes if self._cgroup else None
+        peak = self._cgroup.peak_bytes.later() if self._cgroup else None
         sampled = max(self._peak_bytes, largest_kib * 1024)
         work, live.work = live.work, -1
         # Many short programs have used nothing worth a look at the group.
@@ -363,7 +363,7 @@ class _Run:
             duration_seconds=self._ended - self._started,
             cpu_seconds=max(self._cpu_seconds, grouped, cpu_seconds - (live.used_seconds or 0.0)),
             peak_memory_bytes=lambda: (peak() if peak else 0) or sampled or None,
-            network_refused=live.refused,
+            network_refused=live.refused.later(),
             tier="cgroup" if self._cgroup else "sampled",
             denied_calls=None if self._denials is None else self._denials.calls(),
         )

@@ -138,36 +138,63 @@ class ReadOnce:
     """A number that open files of the kernel's tell about a sandbox, read when all of its processes are dead.
 
     That takes 10 to 50 us, more than a program's first line, so it is done once nobody waits for the result: by whoever takes
-    the sandbox away, or by whoever asks before. `number` makes it of the descriptors. Any thread may call.
+    the sandbox away, by whoever asks before, or before this process forks itself. `number` makes it of the descriptors. Any
+    thread may call.
     """
 
     def __init__(self, number: Callable[[list[int]], int]) -> None:
         self._number = number
-        self._lock = _thread.allocate_lock()
+        # Of the kind that a handler of signals may take again.
+        self._lock = _thread.RLock()
         self._opened: list[int] = []
         self._value = 0
+        self._owner = os.getpid()
 
     def add(self, opened: Iterable[int]) -> None:
-        """Take over descriptors of those files."""
+        """Take over descriptors of those files, before anybody else knows of this."""
         self._opened += opened
 
+    def later(self) -> Callable[[], int]:
+        """Return what returns the number, once all is over."""
+        if not _PROMISED:
+            _read_before_forks()
+        _PROMISED.add(self)
+        return self
+
     def __call__(self) -> int:
-        """Return it, and close the files; 0 where there were none."""
-        with self._lock:
-            if self._opened:
-                self._value = self._number(self._opened)
-                self._close()
+        """Return it, and close the files; 0 where there were none, they were closed unread, or the kernel would not say."""
+        if self._owner == os.getpid():  # else the lock may be held, and what is open another's
+            self._end(read=True)
         return self._value
 
     def close(self) -> None:
         """Close them unread, where nobody has asked."""
-        with self._lock:
-            self._close()
+        self._end(read=False)
 
-    def _close(self) -> None:
-        for descriptor in self._opened:
-            os.close(descriptor)
-        self._opened.clear()
+    def _end(self, *, read: bool) -> None:
+        with self._lock:
+            _PROMISED.discard(self)
+            opened, self._opened = self._opened, []
+            try:
+                if read and opened:
+                    self._value = self._number(opened)
+            except (OSError, ValueError, IndexError):
+                pass  # whoever takes the sandbox away has more to do
+            finally:
+                for descriptor in opened:
+                    os.close(descriptor)
+
+
+# Those that results were given out with and nobody has read.
+_PROMISED: set[ReadOnce] = set()
+_reads_before_forks: list[bool] = []
+
+
+def _read_before_forks() -> None:
+    # Once a process, and not when this is loaded: zygotes load it, and programs would have it.
+    if not _reads_before_forks:
+        _reads_before_forks.append(True)
+        os.register_at_fork(before=lambda: [each() for each in _PROMISED.copy()])
 
 
 def network_refused(counters: Iterable[int]) -> int:

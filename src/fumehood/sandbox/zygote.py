@@ -202,7 +202,7 @@ class _Programs:
         self._warm.end(results[-1])
 
     def _find_out(self, results: deque[int], told: int) -> Iterator[tuple[object, ...]]:
-        """In a fork that becomes no sandbox: tell which memory a program writes to that comes after the sample. Never returns."""
+        """In a fork that becomes no sandbox: tell what memory a program writes to and looks at after the sample. Never returns."""
         try:
             # What comes to be mapped later other forks have not.
             private, files = list(touching.private_ranges()), list(touching.file_ranges())
@@ -303,10 +303,11 @@ def _await_order(control: socket, *, shares_user: bool) -> bytes:
     rlimits.narrow(shares_user=shares_user)
     order = control.recv(MESSAGE)
     if order == BY_MEMORY:
-        descriptors = receive(control, 1)[1]
-        with open(descriptors[0], "rb") as file:
-            file.seek(0)
-            order = file.read()
+        order = b""
+        for descriptor in receive(control, 1)[1]:
+            with open(descriptor, "rb") as file:
+                file.seek(0)
+                order = file.read()
     if not order:
         os._exit(1)
     control.close()
