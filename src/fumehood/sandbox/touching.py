@@ -8,6 +8,7 @@ time costs a fault. Promised: `touch` and `look` change nothing but that. Where 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 
 TYPE_CHECKING = False
@@ -15,53 +16,61 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _PAGE = os.sysconf("SC_PAGESIZE")
-# From Documentation/admin-guide/mm/pagemap.rst: present, and mapped by this process alone.
+# From Documentation/admin-guide/mm/pagemap.rst: eight bytes a page; present, and mapped by this process alone.
+_ENTRY_BYTES = 8
 _PRESENT = 1 << 63
 _OWN = _PRESENT | 1 << 56
 # The kernel maps as many pages of a file at once, where they are in memory.
 _AT_ONCE = 16 * _PAGE
 
 
-def own_pages() -> set[int]:
-    """Return the addresses of all pages of private memory that this process shares with no other."""
-    return _pages(private_ranges(), _OWN)
+class Pages:
+    """The pages that this process has mapped when this is made, looked at twice: `begin`, and `end`.
 
+    All that can be is done before: what the looking writes to by itself could not be told from what came before it. What comes to
+    be mapped later other forks have not.
+    """
 
-def file_pages() -> set[int]:
-    """Return the addresses of this process's pages of programs and libraries that cannot be written to."""
-    return _pages(file_ranges(), _PRESENT)
+    def __init__(self) -> None:
+        #: Private memory that can be written to, but for stacks, which grow; and what is mapped of files and cannot be.
+        self._private, self._files = list(_ranges(b"rw-p")), list(_ranges(b"r-xp", b"r--p"))
+        self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._first, self._second = self._room(), self._room()
 
+    def begin(self) -> None:
+        """Look for the first time."""
+        self._look(self._first)
 
-def _pages(ranges: Iterable[tuple[int, int]], wanted: int) -> set[int]:
-    found = set[int]()
-    try:
-        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    def end(self) -> tuple[list[int], list[int]]:
+        """Look again; return the addresses of pages that were written to since then, and of those of files that were looked at."""
+        self._look(self._second)
+        return self._new(self._private, 0, _OWN), self._new(self._files, len(self._private), _PRESENT)
+
+    def _room(self) -> list[tuple[memoryview, int]]:
+        # Of whole pages of its own: no other object is beside what is written here.
+        places = []
+        for start, behind in (*self._private, *self._files):
+            size = (behind - start) // _PAGE * _ENTRY_BYTES
+            room = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            places.append((room, start // _PAGE * _ENTRY_BYTES))
+        return places
+
+    def _look(self, places: list[tuple[memoryview, int]]) -> None:
+        for room, offset in places:
+            os.preadv(self._pagemap, (room,), offset)
+
+    def _new(self, ranges: list[tuple[int, int]], place: int, wanted: int) -> list[int]:
+        found: list[int] = []
+        for (start, _behind), (before, _), (after, _) in zip(
+            ranges, self._first[place:], self._second[place:], strict=False
+        ):
+            pairs = zip(before.cast("Q"), after.cast("Q"), strict=True)
+            found += [
+                start + number * _PAGE
+                for number, (then, now) in enumerate(pairs)
+                if then & wanted != wanted and now & wanted == wanted
+            ]
         return found
-    try:
-        for start, end in ranges:
-            entries = memoryview(os.pread(pagemap, (end - start) // _PAGE * 8, start // _PAGE * 8)).cast("Q")
-            found.update(start + number * _PAGE for number, entry in enumerate(entries) if entry & wanted == wanted)
-    except OSError:
-        pass
-    finally:
-        os.close(pagemap)
-    return found
-
-
-def private_ranges() -> Iterator[tuple[int, int]]:
-    """Yield (first address, first behind) of private memory that can be written to, but for stacks, which grow."""
-    return _ranges(b"rw-p")
-
-
-def file_ranges() -> Iterator[tuple[int, int]]:
-    """Yield likewise what is mapped of programs and libraries and cannot be written to."""
-    return _ranges(b"r-xp", b"r--p")
-
-
-def inside(pages: Iterable[int], ranges: list[tuple[int, int]]) -> list[int]:
-    """Return those of the pages that lie in one of the ranges."""
-    return [page for page in pages if any(first <= page < behind for first, behind in ranges)]
 
 
 def _ranges(*wanted: bytes) -> Iterator[tuple[int, int]]:

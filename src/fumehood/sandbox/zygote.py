@@ -204,21 +204,19 @@ class _Programs:
     def _find_out(self, results: deque[int], told: int) -> Iterator[tuple[object, ...]]:
         """In a fork that becomes no sandbox: tell what memory a program writes to and looks at after the sample. Never returns."""
         try:
-            # What comes to be mapped later other forks have not.
-            private, files = list(touching.private_ranges()), list(touching.file_ranges())
+            pages = touching.Pages()
             os.chdir("/tmp")  # noqa: S108 - the zygote's own, where it can write
             self._warm.settle()
             order = marshal.dumps((_REHEARSED, {_NAME: self._sample_text}, {}, ()))
             yield self._lay_out(order)
             blank = _Blank(_REHEARSED, self._libc)
             self._warm.rehearse_end()
-            seen, before = touching.file_pages(), touching.own_pages()
+            pages.begin()
             yield self._lay_out(order, blank)
             self._warm.run_to_end(results[-1])
-            written = touching.inside(touching.own_pages() - before, private)
-            looked_at = touching.inside(touching.file_pages() - seen, files)
+            found = pages.end()
             with open(told, "wb") as out:
-                out.write(marshal.dumps((written, looked_at)))
+                out.write(marshal.dumps(found))
             os._exit(0)
         finally:
             os._exit(1)  # whatever went wrong, this is no sandbox and no zygote
