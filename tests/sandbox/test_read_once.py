@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -64,6 +66,35 @@ def test_whoever_asks_in_the_middle_of_it_neither_waits_nor_reads_again() -> Non
     number = ReadOnce(ask)
     number.add(opened())
     assert (number(), inner) == (42, [0])
+
+
+def test_a_fork_neither_waits_for_a_thread_that_it_has_not_nor_reads() -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def wait(_descriptors: list[int]) -> int:
+        reading.set()
+        go_on.wait(20)
+        return 42
+
+    number = ReadOnce(wait)
+    number.add(opened())
+    thread = threading.Thread(target=number)
+    thread.start()
+    reading.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        said = number()
+        number.close()
+        os._exit(said)
+    try:
+        until = time.monotonic() + 10
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert ended == (pid, 0)
+    finally:
+        go_on.set()
+        thread.join()
+    assert number() == 42
 
 
 FORKED = """

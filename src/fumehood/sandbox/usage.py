@@ -163,7 +163,7 @@ class ReadOnce:
 
     def __call__(self) -> int:
         """Return it, and close the files; 0 where there were none, they were closed unread, or the kernel would not say."""
-        if self._owner == os.getpid():  # else the lock may be held, and what is open another's
+        if self._owner == os.getpid():  # else what is open may be another's
             self._end(read=True)
         return self._value
 
@@ -172,6 +172,9 @@ class ReadOnce:
         self._end(read=False)
 
     def _end(self, *, read: bool) -> None:
+        if self._owner != os.getpid():
+            # A fork of the process, of one thread, and a thread that it has not may hold the lock.
+            self._lock, self._owner = _thread.RLock(), os.getpid()
         with self._lock:
             _PROMISED.discard(self)
             opened, self._opened = self._opened, []
