@@ -262,7 +262,6 @@ print(len(held), refused)"""
 
 def test_a_closed_engine_leaves_no_proxy_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before = len(os.listdir("/proc/self/fd"))
     with Engine() as engine:
         engine.execute(ExecutionRequest(code="1", network=Network(allow=["a.test"])))
         process = engine._outward()._outlet._process
@@ -271,7 +270,24 @@ def test_a_closed_engine_leaves_no_proxy_and_no_file(tmp_path: Path, monkeypatch
         assert len(list(tmp_path.glob("fumehood-certificates-*"))) == 1
     assert process.poll() is not None
     assert not list(tmp_path.iterdir())
-    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+COUNTING = """
+import os
+from fumehood import Engine, ExecutionRequest, Network
+counts = [len(os.listdir("/proc/self/fd"))]
+with Engine() as engine:
+    engine.execute(ExecutionRequest(code="1", network=Network(allow=["a.test"])))
+    counts.append(len(os.listdir("/proc/self/fd")))
+counts.append(len(os.listdir("/proc/self/fd")))
+print(counts[1] > counts[0], counts[2] <= counts[0], counts)
+"""
+
+
+def test_a_closed_engine_leaves_no_descriptor_open() -> None:
+    # In a process of its own: here another engine's pool opens and closes some.
+    run = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=False, timeout=60)
+    assert run.stdout.startswith("True True "), run.stdout + run.stderr
 
 
 def test_what_a_killed_engine_left_the_next_one_removes(tmp_path: Path) -> None:

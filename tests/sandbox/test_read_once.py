@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fumehood.sandbox.usage import ReadOnce
+from fumehood.sandbox.read_once import ReadOnce
 
 
 def opened() -> list[int]:

@@ -13,7 +13,7 @@ import os
 import time
 
 from . import kernel
-from .usage import ReadOnce
+from .read_once import ReadOnce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

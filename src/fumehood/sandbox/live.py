@@ -17,7 +17,8 @@ from ..errors import InvalidRequest, SandboxFailed
 from . import kernel
 from .cgroup import Cgroup
 from .init import ASKS, FAILED, LISTENS, MICROSECONDS, PASS_INTERRUPT, READY
-from .usage import ReadOnce, network_refused
+from .read_once import ReadOnce
+from .usage import network_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
