@@ -125,6 +125,11 @@ def test_what_is_left_is_told_whatever_was_done_to_what_was_there(
     assert sorted(file.path for file in result.skipped_files) == skipped
 
 
+def test_an_environment_that_somebody_replaced_will_do(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert run(engine, "print(1)").stdout == "1\n"
+
+
 def test_a_file_that_imports_its_neighbour_works(engine: Engine) -> None:
     result = run(engine, "import helper; print(helper.X)", files={"helper.py": "X = 5"})
     assert result.stdout == "5\n"
